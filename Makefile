@@ -1,0 +1,65 @@
+# Targets for people and for CI alike; `make` lists them. A Python of your choice: make install PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+COMPILE := $(VENV)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-package tidegate --annotation-style line --custom-compile-command 'make lock'
+
+# A stamp stands for an installed lock file, so that nothing is installed twice.
+RUN := $(VENV)/stamp-run
+DEV := $(VENV)/stamp-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install run test check bench openapi lock clean FORCE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+install: $(RUN) ## make .venv with what the service needs
+
+run: $(RUN) ## start the bridge with an embedded broker, for trying out
+	$(VENV)/bin/tidegate dev
+
+test: $(DEV) ## run the tests, with real brokers and a real browser
+	@.ci/require mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium
+	$(VENV)/bin/python -m pytest
+
+check: $(DEV) ## lint, format, types, import contracts, declared dependencies
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/deptry .
+	cd client_sdk && ../$(VENV)/bin/deptry .
+
+bench: $(DEV) ## measure the figures that docs quote
+	@.ci/require mosquitto=mosquitto
+	$(VENV)/bin/python -m bench
+
+openapi: $(RUN) ## write openapi/ anew from the code
+	$(VENV)/bin/tidegate openapi
+
+lock: $(DEV) ## pin dependencies anew; UPGRADE=--upgrade takes the newest
+	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(UPGRADE) --group build -c requirements-dev.lock -o requirements-build.lock
+
+clean: ## remove .venv, caches and built files
+	rm -rf $(VENV) build dist client_sdk/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python that was asked for is compared with that of the environment, which is made anew where they differ.
+$(VENV)/pyvenv.cfg: $(if $(filter file,$(origin PYTHON)),,FORCE)
+	.ci/create-venv $(PYTHON) $(VENV)
+
+# The two projects are installed as links to this tree, with nothing fetched but what the lock files pin.
+$(RUN): $(VENV)/pyvenv.cfg requirements.lock requirements-build.lock pyproject.toml client_sdk/pyproject.toml
+	$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e client_sdk -e .
+	@touch $@
+
+$(DEV): $(RUN) requirements-dev.lock
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
