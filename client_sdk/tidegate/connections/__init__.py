@@ -1,0 +1,1 @@
+"""MQTT clients that stand behind ``tidegate.connection``: one module a client library."""

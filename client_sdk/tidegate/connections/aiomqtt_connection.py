@@ -1,0 +1,412 @@
+"""A connection carried by aiomqtt, and by the paho client inside it.
+
+This is the only module that knows either. aiomqtt opens the socket, ties paho to the event loop and says
+DISCONNECT. What its public face hides is taken one step below it, from the callbacks that it gives to paho:
+
+- the reason code of a PUBACK or PUBCOMP (``_on_publish`` drops it), and that of a PUBREC, which paho ignores;
+- what CONNACK said about the broker's limits;
+- each received message, without the queue and the task a message that ``messages`` costs;
+- the end of a connection before CONNACK, which aiomqtt waits out.
+
+docs/decisions/0002 gives the measurements. The version of aiomqtt is bounded for this reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiomqtt
+import paho.mqtt.client as paho
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from tidegate.connection import (
+    BrokerLimits,
+    ConnectionEvents,
+    ConnectOptions,
+    ProtocolVersion,
+    Subscription,
+)
+from tidegate.connections import failures, properties
+from tidegate.errors import (
+    ConnectRefusedError,
+    MQTTConnectionError,
+    MQTTTimeoutError,
+    NotConnectedError,
+    UnsupportedError,
+)
+from tidegate.message import NO_PROPERTIES, Message
+from tidegate.reason_codes import UNSUPPORTED_PROTOCOL_VERSION, describe
+
+PING_FILTER = "tidegate/round-trip"
+"""Never subscribed to: UNSUBSCRIBE of it is a round trip that every broker answers and no rule forbids."""
+
+_NO_IDENTIFIERS: tuple[int, ...] = ()
+_make_properties: Callable[[int], Any] = PahoProperties
+_EMPTY_ATTRIBUTES = len(vars(_make_properties(PacketTypes.PUBLISH)))
+"""paho keeps a property as an attribute; this many are there before the first."""
+
+
+async def connect(options: ConnectOptions, events: ConnectionEvents) -> AiomqttConnection:
+    """Open a connection, with MQTT 5 first and 3.1.1 where the broker has no 5
+    (``tidegate.connection.Connect``).
+
+    Raises:
+        ConnectRefusedError, TLSError, MQTTTimeoutError, MQTTConnectionError: as the protocol says.
+    """
+    try:
+        async with asyncio.timeout(options.connect_timeout_seconds):
+            if options.protocol_version is not None:
+                return await _connect(options, events, options.protocol_version)
+            try:
+                return await _connect(options, events, 5)
+            except ConnectRefusedError as error:
+                if error.reason_code != UNSUPPORTED_PROTOCOL_VERSION:
+                    raise
+                return await _connect(options, events, 4)
+            except failures.ClosedBeforeConnackError as error:
+                try:
+                    return await _connect(options, events, 4)
+                except failures.ClosedBeforeConnackError:
+                    raise error from None
+    except TimeoutError:
+        address, seconds = f"{options.host}:{options.port}", options.connect_timeout_seconds
+        raise MQTTTimeoutError(f"{address} did not answer CONNECT within {seconds:g} s") from None
+
+
+async def _connect(
+    options: ConnectOptions, events: ConnectionEvents, version: ProtocolVersion
+) -> AiomqttConnection:
+    connection = AiomqttConnection(options, events, version)
+    try:
+        await connection.open()
+    except BaseException:
+        connection.abandon()
+        raise
+    return connection
+
+
+class AiomqttConnection(aiomqtt.Client):
+    """One connection; made by ``connect``. Implements ``tidegate.connection.Connection``."""
+
+    def __init__(self, options: ConnectOptions, events: ConnectionEvents, version: ProtocolVersion) -> None:
+        will = None
+        if options.will is not None:
+            message = options.will.message
+            will = aiomqtt.Will(message.topic, message.payload, message.qos, message.retain)
+        super().__init__(
+            options.host,
+            options.port,
+            username=options.username,
+            password=options.password,
+            identifier=options.client_id,
+            protocol=aiomqtt.ProtocolVersion(version),
+            clean_session=options.clean_start if version < 5 else None,
+            clean_start=options.clean_start if version >= 5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            properties=_connect_properties(options) if version >= 5 else None,
+            transport=options.transport,
+            websocket_path=options.path if options.transport == "websockets" else None,
+            tls_context=options.tls,
+            keepalive=options.keepalive_seconds,
+            timeout=math.inf,
+            max_inflight_messages=0,
+            will=will,
+        )
+        self.limits = BrokerLimits(protocol_version=version)
+        self._options = options
+        self._events = events
+        self._version = version
+        self._loop_thread = threading.get_ident()
+        self._failure: BaseException | None = None
+        self._is_abandoned = False
+        self._is_open = False
+        self._is_closing = False
+        self._is_writing = False
+        self._awaits_writable = False
+        self._unsent: dict[int, Any] = {}
+        self._unacknowledged: dict[int, Any] = {}
+        self._replies: dict[int, asyncio.Future[list[int]]] = {}
+        self._client.disable_logger()
+        self._client.connect_timeout = options.connect_timeout_seconds
+        self._client.on_log = self._on_log
+        # paho does not look at the reason code of a PUBREC and would complete a refused exchange
+        self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]
+
+    async def open(self) -> None:
+        """Connect, and wait for CONNACK."""
+        address = f"{self._options.host}:{self._options.port}"
+        try:
+            await self.__aenter__()
+        except aiomqtt.MqttError as error:
+            raise self._failed(error, address) from error
+        finally:
+            self._client.on_log = None
+        if self._client.socket() is None:
+            raise MQTTConnectionError(f"{address} closed the connection right after CONNACK")
+        self._is_open = True
+        self._disconnected.add_done_callback(self._on_end)
+
+    def abandon(self) -> None:
+        """Close the socket without a word, also one that is still being opened in a thread."""
+        self._is_abandoned = True
+        self._is_closing = True
+        self._client._sock_close()
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+        self._fail_replies(NotConnectedError("the connection was closed"))
+
+    def publish(self, message: Message, token: Any) -> None:  # type: ignore[override]
+        """Send PUBLISH; see ``Connection.publish``."""
+        carried = None
+        if message.properties is not NO_PROPERTIES and self._version >= 5:
+            carried = _make_properties(PacketTypes.PUBLISH)
+            properties.fill(carried, message.properties)
+        for _ in range(16):
+            try:
+                info = self._client.publish(
+                    message.topic, message.payload, message.qos, message.retain, carried
+                )
+            except ValueError as error:
+                raise UnsupportedError(str(error), topic=message.topic, qos=message.qos) from None
+            if info.rc == paho.MQTT_ERR_SUCCESS:
+                (self._unacknowledged if message.qos else self._unsent)[info.mid] = token
+                return
+            if info.rc != paho.MQTT_ERR_QUEUE_SIZE:
+                break
+            # the packet identifier is still taken by a message that the broker never answered: try the next
+        raise NotConnectedError("the connection is gone; nothing was sent", topic=message.topic)
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[int]:  # type: ignore[override]
+        """Send SUBSCRIBE; see ``Connection.subscribe``."""
+        carried = None
+        if self._version >= 5:
+            identifier = subscriptions[0].identifier
+            if identifier is not None and self.limits.subscription_identifiers_available:
+                carried = _make_properties(PacketTypes.SUBSCRIBE)
+                carried.SubscriptionIdentifier = identifier
+            topics: list[Any] = [
+                (
+                    each.filter,
+                    SubscribeOptions(
+                        qos=each.qos,
+                        noLocal=each.no_local,
+                        retainAsPublished=each.retain_as_published,
+                        retainHandling=each.retain_handling,
+                    ),
+                )
+                for each in subscriptions
+            ]
+        else:
+            topics = [(each.filter, each.qos) for each in subscriptions]
+        result, mid = self._client.subscribe(topics, properties=carried)
+        return await self._reply(result, mid)
+
+    async def unsubscribe(self, filters: Sequence[str]) -> list[int]:  # type: ignore[override]
+        """Send UNSUBSCRIBE; see ``Connection.unsubscribe``."""
+        result, mid = self._client.unsubscribe(list(filters))
+        return await self._reply(result, mid) or [0] * len(filters)
+
+    async def ping(self) -> None:
+        """Make a round trip; paho offers no PINGREQ of one's own, so an UNSUBSCRIBE of nothing serves."""
+        await self.unsubscribe([PING_FILTER])
+
+    async def close(self) -> None:
+        """Flush, send DISCONNECT and close."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        try:
+            await self.__aexit__(None, None, None)
+        except aiomqtt.MqttError:
+            pass
+        finally:
+            self.abandon()
+
+    # What paho calls.
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        found: PahoProperties | None = None,
+    ) -> None:
+        self.limits = properties.read_limits(
+            self._version,
+            {} if found is None else vars(found),
+            session_present=flags.session_present,
+            client_id=self.identifier,
+            keepalive_seconds=self._options.keepalive_seconds,
+        )
+        super()._on_connect(client, userdata, flags, reason_code, found)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        found: PahoProperties | None = None,
+    ) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
+        super()._on_disconnect(client, userdata, flags, reason_code, found)
+
+    def _on_publish(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reason_code: ReasonCode,
+        found: PahoProperties,
+    ) -> None:
+        token = (self._unsent if self._is_writing else self._unacknowledged).pop(mid, None)
+        if token is not None and not self._is_closing:
+            self._events.on_published(token, reason_code.value)
+
+    def _on_pubrec(self) -> MQTTErrorCode:
+        packet = self._client._in_packet["packet"]
+        mid = int.from_bytes(packet[:2], "big")
+        reason_code = packet[2] if len(packet) > 2 else 0
+        if reason_code < 0x80:
+            return paho.Client._handle_pubrec(self._client)
+        self._client._out_messages.pop(mid, None)
+        token = self._unacknowledged.pop(mid, None)
+        if token is not None and not self._is_closing:
+            self._events.on_published(token, reason_code)
+        return paho.MQTT_ERR_SUCCESS
+
+    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        carried, identifiers = NO_PROPERTIES, _NO_IDENTIFIERS
+        found = vars(message.properties) if message.properties is not None else {}
+        if len(found) > _EMPTY_ATTRIBUTES:
+            carried, identifiers = properties.read(found)
+        self._events.on_message(
+            Message(
+                message.topic,
+                bytes(message.payload),
+                message.qos,
+                bool(message.retain),
+                carried,
+                bool(message.dup),
+                identifiers,
+                time.time(),
+            )
+        )
+
+    def _on_subscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reason_codes: list[ReasonCode],
+        found: PahoProperties | None = None,
+    ) -> None:
+        reply = self._replies.pop(mid, None)
+        if reply is not None and not reply.done():
+            reply.set_result([code.value for code in reason_codes])
+
+    _on_unsubscribe = _on_subscribe  # type: ignore[assignment]
+
+    def _on_log(self, client: paho.Client, userdata: Any, level: int, text: str) -> None:
+        """Kept during the handshake only: paho tells the cause of a failed read nowhere else."""
+        if level == paho.MQTT_LOG_ERR and self._failure is None:
+            self._failure = OSError(text.partition(": ")[2] or text)
+
+    # Writing: one turn of the loop sends what it collected, without asking the poller first.
+
+    def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if self._is_abandoned:
+            sock.close()
+            raise OSError("the connection attempt was given up")
+        super()._on_socket_open(client, userdata, sock)
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(self._write)
+        else:
+            self._loop.call_soon_threadsafe(self._write)
+
+    def _on_socket_unregister_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if self._awaits_writable:
+            self._awaits_writable = False
+            self._loop.remove_writer(sock.fileno())
+
+    def _write(self) -> None:
+        client = self._client
+        self._is_writing = True
+        try:
+            client.loop_write()
+        except Exception as error:  # noqa: BLE001 - whatever paho raises ends the connection
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+        finally:
+            self._is_writing = False
+        sock = client.socket()
+        if sock is not None and client.want_write() and not self._awaits_writable:
+            self._awaits_writable = True
+            self._loop.add_writer(sock.fileno(), self._write)
+
+    # The end.
+
+    def _on_end(self, ended: asyncio.Future[None]) -> None:
+        error = ended.exception() if not ended.cancelled() else None
+        if self._is_closing:
+            return
+        self._is_closing = True
+        reason = "it was closed"
+        if isinstance(error, aiomqtt.MqttCodeError):
+            code = error.rc
+            reason = describe(code.value) if isinstance(code, ReasonCode) else str(error)
+        elif error is not None:
+            reason = str(error)
+        lost = MQTTConnectionError(f"the connection to {self._hostname}:{self._port} ended: {reason}")
+        self.abandon()
+        self._events.on_lost(lost)
+
+    def _fail_replies(self, error: MQTTConnectionError) -> None:
+        replies, self._replies = self._replies, {}
+        for reply in replies.values():
+            if not reply.done():
+                reply.set_exception(error)
+
+    async def _reply(self, result: int, mid: int | None) -> list[int]:
+        if result != paho.MQTT_ERR_SUCCESS or mid is None or self._is_closing:
+            raise NotConnectedError("the connection is gone; nothing was sent")
+        reply: asyncio.Future[list[int]] = self._loop.create_future()
+        self._replies[mid] = reply
+        return await reply
+
+    def _client_connect(self) -> None:
+        try:
+            super()._client_connect()
+        except OSError as error:
+            self._failure = error
+            raise
+
+    def _failed(self, error: aiomqtt.MqttError, address: str) -> MQTTConnectionError:
+        if isinstance(error, MqttConnectError):
+            return failures.refused(address, error.rc.value if isinstance(error.rc, ReasonCode) else 0x80)
+        if self._failure is not None:
+            return failures.unreachable(address, self._failure)
+        if self._connected.done():
+            return failures.ClosedBeforeConnackError(f"{address} closed the connection without answering")
+        return MQTTConnectionError(f"{address} cannot be reached: {error}")
+
+
+def _connect_properties(options: ConnectOptions) -> PahoProperties:
+    """The properties of CONNECT (MQTT 5 §3.1.2.11)."""
+    carried: PahoProperties = _make_properties(PacketTypes.CONNECT)
+    if options.session_expiry_seconds:
+        carried.SessionExpiryInterval = options.session_expiry_seconds
+    return carried

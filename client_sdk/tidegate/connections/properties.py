@@ -1,0 +1,69 @@
+"""MQTT 5 properties as attributes named like the standard's, which is how paho holds them.
+
+Knows no client library: whoever calls brings the object to fill or the attributes that were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.connection import BrokerLimits, ProtocolVersion
+from tidegate.message import NO_PROPERTIES, Properties
+
+
+def fill(target: Any, carried: Properties) -> None:
+    """Set the properties of a PUBLISH to send (MQTT 5 §3.3.2.3)."""
+    if carried.payload_format is not None:
+        target.PayloadFormatIndicator = carried.payload_format
+    if carried.message_expiry is not None:
+        target.MessageExpiryInterval = carried.message_expiry
+    if carried.content_type is not None:
+        target.ContentType = carried.content_type
+    if carried.response_topic is not None:
+        target.ResponseTopic = carried.response_topic
+    if carried.correlation_data is not None:
+        target.CorrelationData = carried.correlation_data
+    if carried.user_properties:
+        target.UserProperty = list(carried.user_properties)
+
+
+def read(found: Mapping[str, Any]) -> tuple[Properties, tuple[int, ...]]:
+    """The message's own properties, and the subscription identifiers of this copy."""
+    correlation_data = found.get("CorrelationData")
+    carried = Properties(
+        payload_format=found.get("PayloadFormatIndicator"),
+        message_expiry=found.get("MessageExpiryInterval"),
+        content_type=found.get("ContentType"),
+        response_topic=found.get("ResponseTopic"),
+        correlation_data=None if correlation_data is None else bytes(correlation_data),
+        user_properties=tuple((name, value) for name, value in found.get("UserProperty", ())),
+    )
+    identifiers = tuple(found.get("SubscriptionIdentifier", ()))
+    return (NO_PROPERTIES if carried == NO_PROPERTIES else carried), identifiers
+
+
+def read_limits(
+    version: ProtocolVersion,
+    found: Mapping[str, Any],
+    *,
+    session_present: bool,
+    client_id: str,
+    keepalive_seconds: int,
+) -> BrokerLimits:
+    """What CONNACK said (MQTT 5 §3.2.2.3)."""
+    return BrokerLimits(
+        protocol_version=version,
+        session_present=session_present,
+        client_id=found.get("AssignedClientIdentifier", client_id),
+        receive_maximum=found.get("ReceiveMaximum", 65_535),
+        maximum_qos=found.get("MaximumQoS", 2),
+        retain_available=bool(found.get("RetainAvailable", 1)),
+        maximum_packet_size=found.get("MaximumPacketSize"),
+        wildcard_available=bool(found.get("WildcardSubscriptionAvailable", 1)),
+        subscription_identifiers_available=version >= 5
+        and bool(found.get("SubscriptionIdentifierAvailable", 1)),
+        shared_available=bool(found.get("SharedSubscriptionAvailable", 1)),
+        topic_alias_maximum=found.get("TopicAliasMaximum", 0),
+        keepalive_seconds=found.get("ServerKeepAlive", keepalive_seconds),
+    )

@@ -1,0 +1,426 @@
+"""The session with a broker: one connection at a time, kept up, with a bounded number of messages in flight.
+
+    session = Session(options, on_message=…, on_state=…)      nothing runs yet
+    await session.start()                                      connects in the background, returns at once
+    await session.connected(timeout_seconds=5)                 waits until there is a connection
+    await session.publish(message)                             returns the broker's reason code
+    await session.subscribe([Subscription("a/#", qos=1)])      returns a reason code a filter
+    await session.close()                                      flushes, disconnects, ends
+
+One task (``_run``) owns the connection: it connects, subscribes again to what was accepted before, proves the
+connection with a round trip when nothing else did, and starts over when it is lost. Nobody else connects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from tidegate.connection import BrokerLimits, Connect, Connection, ConnectOptions, Subscription
+from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
+from tidegate.message import Message
+from tidegate.outbox import Flight, Outbox
+
+logger = logging.getLogger("tidegate")
+
+STEADY_SECONDS: Final = 5.0
+"""A connection that lasted this long resets the backoff."""
+
+CLOSE_SECONDS: Final = 5.0
+CLOSE_SILENT_SECONDS: Final = 1.0
+MAX_FILTERS_PER_SUBSCRIBE: Final = 100
+
+
+class SessionState(StrEnum):
+    """Where a session stands."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One change of state.
+
+    Attributes:
+        state: the new state.
+        error: why, where the state is DISCONNECTED.
+        session_present: on CONNECTED, whether the broker had kept the session (MQTT 5 §3.2.2.1.1).
+        refused: on CONNECTED, filters held before that the broker refuses now, with the reason code.
+    """
+
+    state: SessionState
+    error: MQTTError | None = None
+    session_present: bool = False
+    refused: tuple[tuple[str, int], ...] = ()
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+class Session:
+    """A session that reconnects for ever, with jittered backoff.
+
+    Args:
+        options: where and how to connect.
+        on_message: called for each message, in order, on the event loop; it must not block.
+        on_state: called on each change of state, not on each attempt.
+        connect: what opens connections; aiomqtt where it is left out.
+        max_in_flight: QoS 1 and 2 messages sent and not answered; the broker's Receive Maximum bounds it too.
+        max_waiting: messages that may wait for a connection or a slot; one more raises QueueFullError.
+        publish_timeout_seconds: bound on the wait for a turn and for the acknowledgement together.
+        reconnect_min_seconds: the first delay's upper bound; it doubles with each failure.
+        reconnect_max_seconds: the upper bound that it does not pass.
+    """
+
+    def __init__(
+        self,
+        options: ConnectOptions,
+        *,
+        on_message: Callable[[Message], None] = _ignore,
+        on_state: Callable[[StateChange], None] = _ignore,
+        connect: Connect | None = None,
+        max_in_flight: int = 1000,
+        max_waiting: int = 10_000,
+        publish_timeout_seconds: float = 10.0,
+        reconnect_min_seconds: float = 0.2,
+        reconnect_max_seconds: float = 30.0,
+    ) -> None:
+        client_id = options.client_id or f"tidegate-{secrets.token_hex(6)}"
+        self._options = replace(options, client_id=client_id)
+        self._deliver = on_message
+        self._tell_state = on_state
+        self._connect = connect
+        self._reconnect_min_seconds = reconnect_min_seconds
+        self._reconnect_max_seconds = reconnect_max_seconds
+        self._timeout_seconds = publish_timeout_seconds
+        self._outbox = Outbox(
+            max_in_flight=max_in_flight,
+            max_waiting=max_waiting,
+            publish_timeout_seconds=publish_timeout_seconds,
+        )
+        self._subscriptions: dict[str, Subscription] = {}
+        self._state = SessionState.IDLE
+        self._error: MQTTError | None = None
+        self._connection: Connection | None = None
+        self._lost: asyncio.Future[MQTTConnectionError] | None = None
+        self._change = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._last_answer_at = 0.0
+
+    @property
+    def state(self) -> SessionState:
+        """The state of the moment."""
+        return self._state
+
+    @property
+    def limits(self) -> BrokerLimits | None:
+        """What the broker said in CONNACK; None without a connection."""
+        return None if self._connection is None else self._connection.limits
+
+    @property
+    def last_error(self) -> MQTTError | None:
+        """Why there is no connection, or None."""
+        return self._error
+
+    @property
+    def address(self) -> str:
+        """Host and port of the broker."""
+        return f"{self._options.host}:{self._options.port}"
+
+    @property
+    def in_flight(self) -> int:
+        """QoS 1 and 2 messages sent and not answered."""
+        return self._outbox.in_flight
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for a connection or a slot."""
+        return self._outbox.waiting
+
+    @property
+    def probe_interval_seconds(self) -> float:
+        """How long the broker may be silent before a round trip is made to prove the connection."""
+        return max(self._options.keepalive_seconds / 3, 0.5)
+
+    @property
+    def last_round_trip_seconds_ago(self) -> float | None:
+        """The age of the last proven round trip to the broker; None without a connection."""
+        if self._connection is None:
+            return None
+        return asyncio.get_running_loop().time() - self._answered_at
+
+    async def start(self) -> None:
+        """Begin to connect in the background; returns at once, also where the broker is away."""
+        if self._task is None:
+            self._set(StateChange(SessionState.CONNECTING))
+            self._task = asyncio.create_task(self._run(), name=f"tidegate session {self.address}")
+
+    async def connected(self, timeout_seconds: float | None = None) -> BrokerLimits:
+        """Wait until there is a connection.
+
+        Raises:
+            MQTTError: the time was up; the error is the last one that kept the connection from being made.
+            NotConnectedError: the session was closed, or the time was up before anything was known.
+        """
+        return (await self._live(timeout_seconds)).limits
+
+    def publish(self, message: Message, *, timeout_seconds: float | None = None) -> Coroutine[Any, Any, int]:
+        """Publish a message and return the broker's reason code; raises what ``Outbox.publish`` raises."""
+        return self._outbox.publish(message, timeout_seconds)
+
+    async def subscribe(
+        self, subscriptions: Sequence[Subscription], *, timeout_seconds: float | None = None
+    ) -> list[int]:
+        """Subscribe, and subscribe again after each reconnect to what the broker accepted.
+
+        Returns:
+            A reason code for each filter, in order: 0 to 2 the granted QoS, 0x80 and above refused.
+
+        Raises:
+            NotConnectedError: there was no connection in the time given.
+            MQTTTimeoutError: the broker did not answer in the time given.
+        """
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        codes = await self._insist(lambda connection: _subscribe(connection, subscriptions), timeout)
+        for subscription, code in zip(subscriptions, codes, strict=True):
+            if code < 0x80:
+                self._subscriptions[subscription.filter] = subscription
+        return codes
+
+    async def unsubscribe(self, filters: Sequence[str], *, timeout_seconds: float | None = None) -> list[int]:
+        """Unsubscribe; without a connection it is enough not to subscribe again."""
+        for each in filters:
+            self._subscriptions.pop(each, None)
+        connection = self._connection
+        if connection is None:
+            return [0] * len(filters)
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            async with asyncio.timeout(timeout):
+                codes = await connection.unsubscribe(filters)
+        except MQTTConnectionError:
+            return [0] * len(filters)
+        except TimeoutError:
+            raise MQTTTimeoutError(f"the broker did not answer UNSUBSCRIBE within {timeout:g} s") from None
+        self._answered()
+        return codes
+
+    async def ping(self, *, timeout_seconds: float | None = None) -> None:
+        """Make one round trip to the broker; raises NotConnectedError or MQTTTimeoutError."""
+
+        async def ping(connection: Connection) -> list[int]:
+            await connection.ping()
+            return []
+
+        await self._insist(ping, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+
+    async def close(self, *, flush_seconds: float = CLOSE_SECONDS) -> None:
+        """Wait for what is in flight, disconnect, and end; what is left then fails.
+
+        Args:
+            flush_seconds: how long to wait for acknowledgements.
+        """
+        if self._state is SessionState.CLOSED:
+            return
+        if self._connection is not None:
+            await self._outbox.flushed(flush_seconds)
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        connection, self._connection = self._connection, None
+        self._outbox.close()
+        if connection is not None:
+            await connection.close()
+        self._set(StateChange(SessionState.CLOSED))
+
+    # What the connection tells.
+
+    def on_message(self, message: Message) -> None:
+        """A message arrived; a fault of the receiver must not end the connection."""
+        try:
+            self._deliver(message)
+        except Exception:
+            logger.exception("the receiver of messages failed on one from %r", message.topic)
+
+    def on_published(self, token: Flight, reason_code: int) -> None:
+        """A publish ended."""
+        self._outbox.on_published(token, reason_code)
+
+    def on_lost(self, error: MQTTConnectionError) -> None:
+        """The connection ended."""
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(error)
+
+    # The one task.
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            self._lost = loop.create_future()
+            try:
+                connection = await self._open()
+            except MQTTError as error:
+                self._disconnected(error)
+            else:
+                began_at = loop.time()
+                reason = await self._serve(connection)
+                if loop.time() - began_at >= STEADY_SECONDS:
+                    failures = 0
+                self._connection = None
+                self._outbox.connection_lost(reason)
+                self._disconnected(reason)
+            ceiling = min(self._reconnect_max_seconds, self._reconnect_min_seconds * 2.0 ** min(failures, 16))
+            failures += 1
+            await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter, not a secret
+
+    async def _open(self) -> Connection:
+        if self._connect is not None:
+            return await self._connect(self._options, self)
+        from tidegate.connections import aiomqtt_connection  # noqa: PLC0415 - loaded where it is used
+
+        return await aiomqtt_connection.connect(self._options, self)
+
+    async def _serve(self, connection: Connection) -> MQTTConnectionError:
+        """Use a connection until it is lost, and say why it was."""
+        assert self._lost is not None
+        self._answered()
+        present = connection.limits.session_present
+        held = list(self._subscriptions.values())
+        refused: list[tuple[str, int]] = []
+        try:
+            if held:
+                async with asyncio.timeout(self._timeout_seconds):
+                    codes = await _subscribe(connection, held)
+                refused = [
+                    (each.filter, code) for each, code in zip(held, codes, strict=True) if code >= 0x80
+                ]
+        except (TimeoutError, MQTTConnectionError) as error:
+            await self._close_quickly(connection)
+            return MQTTConnectionError(
+                f"subscribing again failed: {str(error) or 'the broker did not answer'}"
+            )
+        for topic_filter, _ in refused:
+            self._subscriptions.pop(topic_filter, None)
+        self._connection = connection
+        self._error = None
+        version = {5: "MQTT 5", 4: "MQTT 3.1.1"}[connection.limits.protocol_version]
+        logger.info("connected to %s with %s as %s", self.address, version, connection.limits.client_id)
+        self._set(StateChange(SessionState.CONNECTED, session_present=present, refused=tuple(refused)))
+        self._outbox.connection_made(connection)
+        return await self._watch(connection, self._lost)
+
+    async def _watch(
+        self, connection: Connection, lost: asyncio.Future[MQTTConnectionError]
+    ) -> MQTTConnectionError:
+        """Prove the connection with a round trip whenever nothing else has."""
+        loop = asyncio.get_running_loop()
+        interval = self.probe_interval_seconds
+        while True:
+            await asyncio.wait([lost], timeout=interval)
+            if lost.done():
+                return lost.result()
+            if loop.time() - self._answered_at < interval:
+                continue
+            try:
+                async with asyncio.timeout(2 * interval):
+                    await connection.ping()
+                self._answered()
+            except TimeoutError:
+                await self._close_quickly(connection)
+                return MQTTConnectionError(f"{self.address} did not answer for {3 * interval:g} s")
+            except MQTTConnectionError as error:
+                return lost.result() if lost.done() else error
+
+    # Small parts.
+
+    async def _close_quickly(self, connection: Connection) -> None:
+        """Close a connection whose broker does not answer, without waiting for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SILENT_SECONDS):
+                await connection.close()
+
+    @property
+    def _answered_at(self) -> float:
+        return max(self._last_answer_at, self._outbox.last_acknowledged_at)
+
+    def _answered(self) -> None:
+        self._last_answer_at = asyncio.get_running_loop().time()
+
+    def _disconnected(self, error: MQTTError) -> None:
+        self._error = error
+        if self._state is not SessionState.DISCONNECTED:
+            logger.warning("not connected to %s: %s; trying again until it answers", self.address, error)
+            self._set(StateChange(SessionState.DISCONNECTED, error))
+
+    def _set(self, change: StateChange) -> None:
+        self._state = change.state
+        self._change.set()
+        self._change = asyncio.Event()
+        try:
+            self._tell_state(change)
+        except Exception:
+            logger.exception("the receiver of state changes failed on %s", change.state)
+
+    async def _live(self, timeout_seconds: float | None) -> Connection:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._connection is None:
+                    if self._state is SessionState.CLOSED:
+                        raise NotConnectedError("the session is closed")
+                    await self._change.wait()
+                return self._connection
+        except TimeoutError:
+            if self._error is not None:
+                raise self._error from None
+            raise NotConnectedError(f"no connection to {self.address} yet") from None
+
+    async def _insist(
+        self, call: Callable[[Connection], Coroutine[Any, Any, list[int]]], timeout_seconds: float
+    ) -> list[int]:
+        """Make a call that may be repeated, over as many connections as the time allows."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        while True:
+            try:
+                connection = await self._live(deadline - loop.time())
+            except MQTTError as error:
+                raise NotConnectedError(f"there is no connection to the broker: {error}") from None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    answer = await call(connection)
+            except TimeoutError:
+                raise MQTTTimeoutError(f"the broker did not answer within {timeout_seconds:g} s") from None
+            except MQTTConnectionError:
+                if self._connection is connection:
+                    await asyncio.sleep(0)
+                continue
+            self._answered()
+            return answer
+
+
+async def _subscribe(connection: Connection, subscriptions: Sequence[Subscription]) -> list[int]:
+    """SUBSCRIBE in as few packets as identifiers and a sensible packet size allow (MQTT 5 §3.8.2.1.2)."""
+    packets: list[list[Subscription]] = []
+    for each in subscriptions:
+        packet = packets[-1] if packets else None
+        if packet and packet[0].identifier == each.identifier and len(packet) < MAX_FILTERS_PER_SUBSCRIBE:
+            packet.append(each)
+        else:
+            packets.append([each])
+    answers = await asyncio.gather(*(connection.subscribe(packet) for packet in packets))
+    return [code for codes in answers for code in codes]
