@@ -1,0 +1,123 @@
+"""What the hub holds upstream: one entry for each distinct topic filter.
+
+Every SUBSCRIBE carries a subscription identifier of its own. A broker that honours identifiers stamps each
+copy with that of the subscription as it stood, so an identifier also marks a moment: a copy with identifier
+``n`` was sent after the broker had taken the SUBSCRIBE with ``n``. A listener remembers the identifier that
+it joined with, and takes the copies of that one and later ones: just what a client of its own would have been
+sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+from app.hub.listener import Listener
+from tidegate.message import Message
+from tidegate.topics import split_share
+
+
+class SubscribedFilter:
+    """One distinct filter, its listeners, and who among them waits for retained messages."""
+
+    def __init__(self, topic_filter: str) -> None:
+        self.filter = topic_filter
+        self.is_shared = split_share(topic_filter)[0] is not None
+        self.lock = asyncio.Lock()
+        self.is_live = False
+        self.is_dropped = False
+        self.qos = 0
+        self.identifier = 0
+        self.identifiers: deque[tuple[float, int]] = deque()
+        self._joined_with: dict[Listener, int] = {}
+        self._unconfirmed: set[Listener] = set()
+        self._replays: dict[int, dict[Listener, dict[str, bytes]]] = {}
+        self._turn = 0
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Everybody on this filter."""
+        return list(self._joined_with)
+
+    @property
+    def wants_retained(self) -> bool:
+        """Whether anybody on this filter asked for retained messages."""
+        return not self.is_shared and any(listener.retained for listener in self._joined_with)
+
+    def join(self, listener: Listener, identifier: int, *, replay: bool, confirmed: bool) -> None:
+        """Add a listener that takes copies from ``identifier`` on.
+
+        Args:
+            listener: who joins.
+            identifier: that of the SUBSCRIBE made for it, or of the one in force.
+            replay: retained messages that this SUBSCRIBE brings are for it.
+            confirmed: the broker has answered; until then copies without an identifier are not for it.
+        """
+        self._joined_with[listener] = identifier
+        if replay:
+            self._replays.setdefault(identifier, {})[listener] = {}
+        if not confirmed:
+            self._unconfirmed.add(listener)
+
+    def confirm(self, listener: Listener) -> None:
+        """The broker has answered the SUBSCRIBE made for this listener."""
+        self._unconfirmed.discard(listener)
+
+    def leave(self, listener: Listener) -> None:
+        """Remove a listener; it may have left already."""
+        self._joined_with.pop(listener, None)
+        self._unconfirmed.discard(listener)
+        for identifier in [
+            each for each, who in self._replays.items() if who.pop(listener, None) is not None
+        ]:
+            if not self._replays[identifier]:
+                del self._replays[identifier]
+
+    def end_replay(self, listener: Listener) -> None:
+        """Without identifiers, a retained message after this is somebody else's."""
+        for who in self._replays.values():
+            who.pop(listener, None)
+
+    def replay_to_all(self) -> None:
+        """After a lost connection the broker sends the retained messages again, and to everybody."""
+        wanting: dict[Listener, dict[str, bytes]] = {each: {} for each in self._joined_with if each.retained}
+        self._replays = {self.identifier: wanting} if wanting and not self.is_shared else {}
+
+    def targets(self, message: Message, identifier: int | None) -> Iterator[Listener]:
+        """Who gets this copy.
+
+        Args:
+            message: the copy.
+            identifier: the identifier it carries for this filter, or None where brokers send none.
+        """
+        if message.retain:
+            yield from self._replay_targets(message, identifier)
+        elif self.is_shared:
+            listeners = list(self._joined_with)
+            if listeners:
+                self._turn = (self._turn + 1) % len(listeners)
+                yield listeners[self._turn]
+        elif identifier is not None:
+            for listener, since in self._joined_with.items():
+                if since <= identifier and listener.takes(message.topic, self.filter):
+                    yield listener
+        else:
+            for listener in self._joined_with:
+                if listener not in self._unconfirmed:
+                    yield listener
+            for who in self._replays.values():
+                for seen in who.values():
+                    seen[message.topic] = message.payload
+
+    def _replay_targets(self, message: Message, identifier: int | None) -> Iterator[Listener]:
+        if identifier is not None:
+            for listener in self._replays.get(identifier, ()):
+                if listener.takes(message.topic, self.filter):
+                    yield listener
+            return
+        for who in self._replays.values():
+            for listener, seen in who.items():
+                if seen.get(message.topic) != message.payload:
+                    seen[message.topic] = message.payload
+                    yield listener
