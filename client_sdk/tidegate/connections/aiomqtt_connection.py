@@ -127,6 +127,8 @@ class AiomqttConnection(aiomqtt.Client):
         self._version = version
         self._loop_thread = threading.get_ident()
         self._failure: BaseException | None = None
+        self._farewell: str | None = None
+        self._is_closed_early = False
         self._is_abandoned = False
         self._is_open = False
         self._is_closing = False
@@ -258,7 +260,10 @@ class AiomqttConnection(aiomqtt.Client):
         reason_code: ReasonCode,
         found: PahoProperties | None = None,
     ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._farewell = describe(reason_code.value)
         if not self._connected.done():
+            self._is_closed_early = True
             self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
         super()._on_disconnect(client, userdata, flags, reason_code, found)
 
@@ -364,11 +369,8 @@ class AiomqttConnection(aiomqtt.Client):
         if self._is_closing:
             return
         self._is_closing = True
-        reason = "it was closed"
-        if isinstance(error, aiomqtt.MqttCodeError):
-            code = error.rc
-            reason = describe(code.value) if isinstance(code, ReasonCode) else str(error)
-        elif error is not None:
+        reason = f"the broker said: {self._farewell}" if self._farewell else "the broker closed it"
+        if error is not None and not isinstance(error, aiomqtt.MqttCodeError):
             reason = str(error)
         lost = MQTTConnectionError(f"the connection to {self._hostname}:{self._port} ended: {reason}")
         self.abandon()
@@ -399,7 +401,7 @@ class AiomqttConnection(aiomqtt.Client):
             return failures.refused(address, error.rc.value if isinstance(error.rc, ReasonCode) else 0x80)
         if self._failure is not None:
             return failures.unreachable(address, self._failure)
-        if self._connected.done():
+        if self._is_closed_early:
             return failures.ClosedBeforeConnackError(f"{address} closed the connection without answering")
         return MQTTConnectionError(f"{address} cannot be reached: {error}")
 

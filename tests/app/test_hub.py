@@ -1,0 +1,338 @@
+"""The hub alone, over an upstream that only records what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from app.hub.hub import Hub
+from app.hub.listener import CloseReason, Listener
+from tidegate.errors import NotAuthorizedError
+from tidegate.message import Message
+
+
+class RecordedUpstream:
+    """Grants what is asked, unless told otherwise, and writes it down."""
+
+    def __init__(self, *, has_identifiers: bool = True) -> None:
+        self.has_identifiers = has_identifiers
+        self.calls: list[tuple[Any, ...]] = []
+        self.codes: dict[str, int] = {}
+        self.identifiers: dict[str, list[int]] = {}
+
+    async def subscribe(self, topic_filter: str, qos: int, identifier: int, *, retained: bool) -> int:
+        self.calls.append(("subscribe", topic_filter, qos, retained))
+        self.identifiers.setdefault(topic_filter, []).append(identifier)
+        await asyncio.sleep(0)
+        return self.codes.get(topic_filter, qos)
+
+    async def unsubscribe(self, topic_filter: str) -> None:
+        self.calls.append(("unsubscribe", topic_filter))
+        await asyncio.sleep(0)
+
+
+def seen(listener: Listener) -> list[tuple[str, Any, bool]]:
+    """Topic, payload and retain flag of each message that the listener holds."""
+    found = []
+    for block in listener.drain().decode().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.split("\n") if line)
+        if "event" not in lines and lines:
+            body = json.loads(lines["data"])
+            found.append((body["topic"], body["payload"], body["retain"]))
+    return found
+
+
+def control_events(listener: Listener) -> list[tuple[str, dict[str, Any]]]:
+    """Name and facts of each control event that the listener holds."""
+    found = []
+    for block in listener.drain().decode().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.split("\n") if line)
+        if "event" in lines:
+            found.append((lines["event"], json.loads(lines["data"])))
+    return found
+
+
+async def settle() -> None:
+    """Let the hub's background work run until it is done."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def joined(hub: Hub, *filters: str, **options: Any) -> Listener:
+    """A listener that has joined."""
+    listener = Listener(filters, **options)
+    await hub.join(listener)
+    return listener
+
+
+def copy(topic: str, payload: str, *identifiers: int, retain: bool = False, qos: int = 1) -> Message:
+    """One copy as a broker sends it."""
+    return Message(
+        topic, payload.encode(), qos, retain, subscription_identifiers=identifiers, received_at=1.0
+    )
+
+
+async def test_a_filter_is_subscribed_once_and_dropped_with_its_last_listener() -> None:
+    """Two listeners on one filter cost one SUBSCRIBE and one UNSUBSCRIBE."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    first = await joined(hub, "a/#", retained=False)
+    second = await joined(hub, "a/#", retained=False)
+    hub.leave(first)
+    await settle()
+    assert upstream.calls == [("subscribe", "a/#", 1, False)]
+    hub.leave(second)
+    await settle()
+    assert upstream.calls[1:] == [("unsubscribe", "a/#")]
+    assert hub.filters == ()
+
+
+async def test_a_higher_qos_is_asked_for_and_a_lower_one_is_not() -> None:
+    """The upstream subscription has the highest QoS that anybody asked for."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    await joined(hub, "a", retained=False, qos=1)
+    await joined(hub, "a", retained=False, qos=0)
+    await joined(hub, "a", retained=False, qos=2)
+    assert [call[2] for call in upstream.calls] == [1, 2]
+
+
+async def test_each_listener_is_told_the_qos_it_would_have_got() -> None:
+    """A listener at QoS 0 on a shared QoS 1 subscription sees QoS 0."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    low = await joined(hub, "a", retained=False, qos=0)
+    high = await joined(hub, "a", retained=False, qos=1)
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], qos=1))
+    assert b'"qos":0' in low.drain()
+    assert b'"qos":1' in high.drain()
+
+
+async def test_a_refused_filter_is_an_error_and_leaves_nothing_behind() -> None:
+    """The filters granted beside a refused one are given back."""
+    upstream = RecordedUpstream()
+    upstream.codes["secret"] = 0x87
+    hub = Hub(upstream)
+    with pytest.raises(NotAuthorizedError) as caught:
+        await joined(hub, "open", "secret")
+    await settle()
+    assert caught.value.reason_code == 0x87
+    assert caught.value.topic == "secret"
+    assert hub.listeners == 0
+    assert hub.filters == ()
+    assert ("unsubscribe", "open") in upstream.calls
+
+
+async def test_a_copy_goes_to_the_listeners_of_its_own_filter() -> None:
+    """With overlapping filters, each listener gets a message once."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    wide = await joined(hub, "a/#", retained=False)
+    narrow = await joined(hub, "a/b", retained=False)
+    hub.deliver(copy("a/b", "1", upstream.identifiers["a/#"][-1]))
+    hub.deliver(copy("a/b", "1", upstream.identifiers["a/b"][-1]))
+    assert seen(wide) == [("a/b", 1, False)]
+    assert seen(narrow) == [("a/b", 1, False)]
+
+
+async def test_a_listener_with_overlapping_filters_gets_a_message_once() -> None:
+    """Of the copies for its filters, only the first filter's is kept."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a/+", "a/b", "#", retained=False)
+    for topic_filter in ("#", "a/b", "a/+"):
+        hub.deliver(copy("a/b", "1", upstream.identifiers[topic_filter][-1]))
+    hub.deliver(copy("x", "2", upstream.identifiers["#"][-1]))
+    assert seen(listener) == [("a/b", 1, False), ("x", 2, False)]
+
+
+async def test_one_copy_for_several_filters_is_delivered_once() -> None:
+    """A broker may send one copy with the identifiers of all matching subscriptions."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    both = await joined(hub, "a/+", "a/b", retained=False)
+    one = await joined(hub, "a/b", retained=False)
+    hub.deliver(copy("a/b", "1", upstream.identifiers["a/+"][-1], upstream.identifiers["a/b"][-1]))
+    assert seen(both) == [("a/b", 1, False)]
+    assert seen(one) == [("a/b", 1, False)]
+
+
+async def test_retained_messages_reach_the_joiner_alone() -> None:
+    """A late joiner makes the broker send retained messages again; nobody else sees them."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    early = await joined(hub, "a")
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], retain=True))
+    late = await joined(hub, "a")
+    unwilling = await joined(hub, "a", retained=False)
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], retain=True))
+    assert seen(early) == [("a", 1, True)]
+    assert seen(late) == [("a", 1, True)]
+    assert seen(unwilling) == []
+
+
+async def test_a_copy_sent_before_a_listener_joined_is_not_for_it() -> None:
+    """A late joiner takes copies from its own SUBSCRIBE on, so that retained and live neither double nor miss."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    early = await joined(hub, "a")
+    before = upstream.identifiers["a"][-1]
+    late = await joined(hub, "a")
+    since = upstream.identifiers["a"][-1]
+    hub.deliver(copy("a", "1", before))
+    hub.deliver(copy("a", "1", since, retain=True))
+    hub.deliver(copy("a", "2", since))
+    assert seen(early) == [("a", 1, False), ("a", 2, False)]
+    assert seen(late) == [("a", 1, True), ("a", 2, False)]
+
+
+async def test_without_identifiers_messages_are_routed_by_matching() -> None:
+    """On MQTT 3.1.1 one copy serves every filter that matches, and each listener once."""
+    upstream = RecordedUpstream(has_identifiers=False)
+    hub = Hub(upstream)
+    both = await joined(hub, "a/+", "a/b", retained=False)
+    other = await joined(hub, "b", retained=False)
+    hub.deliver(copy("a/b", "1"))
+    assert seen(both) == [("a/b", 1, False)]
+    assert seen(other) == []
+
+
+async def test_without_identifiers_retained_messages_reach_the_joiner_alone() -> None:
+    """On MQTT 3.1.1 a listener that saw a topic's retained or live message does not get it again."""
+    upstream = RecordedUpstream(has_identifiers=False)
+    hub = Hub(upstream)
+    early = await joined(hub, "a/#")
+    hub.deliver(copy("a/b", "1", retain=True))
+    hub.deliver(copy("a/c", "7"))
+    assert seen(early) == [("a/b", 1, True), ("a/c", 7, False)]
+    late = await joined(hub, "a/#")
+    hub.deliver(copy("a/b", "1", retain=True))
+    hub.deliver(copy("a/c", "7", retain=True))
+    assert seen(early) == []
+    assert seen(late) == [("a/b", 1, True), ("a/c", 7, True)]
+
+
+async def test_a_shared_subscription_hands_each_message_to_one_listener() -> None:
+    """Two listeners of one share get every message once between them, and no retained ones are asked for."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    one = await joined(hub, "$share/g/a")
+    two = await joined(hub, "$share/g/a")
+    for number in range(4):
+        hub.deliver(copy("a", str(number), upstream.identifiers["$share/g/a"][-1]))
+    first, second = seen(one), seen(two)
+    assert sorted([*first, *second]) == [("a", number, False) for number in range(4)]
+    assert len(first) == len(second) == 2
+    assert upstream.calls == [("subscribe", "$share/g/a", 1, False)]
+
+
+async def test_a_full_buffer_closes_its_own_listener_only() -> None:
+    """A reader that is too slow is closed with that reason after what fitted; the other sees everything."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    slow = await joined(hub, "a", retained=False, max_messages=2)
+    fast = await joined(hub, "a", retained=False)
+    for number in range(3):
+        hub.deliver(copy("a", str(number), upstream.identifiers["a"][-1]))
+    assert slow.close_reason is CloseReason.TOO_SLOW
+    assert [payload for _, payload, _ in seen(slow)] == [0, 1]
+    assert [payload for _, payload, _ in seen(fast)] == [0, 1, 2]
+
+
+async def test_the_buffer_is_bounded_in_bytes_too() -> None:
+    """A few large messages fill a buffer as many small ones do."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False, max_bytes=10_000)
+    for _ in range(3):
+        hub.deliver(copy("a", "x" * 4000, upstream.identifiers["a"][-1]))
+    assert listener.close_reason is CloseReason.TOO_SLOW
+    assert len(seen(listener)) == 2
+
+
+async def test_events_have_rising_ids_and_are_encoded_once() -> None:
+    """Every listener is handed the very same bytes."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    one = await joined(hub, "a", retained=False)
+    two = await joined(hub, "a", retained=False)
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
+    first = one.drain()
+    assert first is two.drain()
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
+    second = one.drain()
+    epoch, number = first.decode().split("\n")[0].removeprefix("id: ").split("-")
+    assert second.decode().startswith(f"id: {epoch}-{int(number) + 1}\n")
+
+
+async def test_streams_are_told_when_the_broker_goes_and_comes_back() -> None:
+    """Down, up, and a gap where the broker kept no session; retained messages then come to all anew."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    one = await joined(hub, "a")
+    two = await joined(hub, "a")
+    hub.broker_down("it was closed")
+    hub.deliver(copy("a", "5", upstream.identifiers["a"][-1], retain=True))
+    assert seen(one) == seen(two) == [("a", 5, True)]
+    hub.broker_up(session_present=False)
+    assert control_events(one) == [
+        ("broker", {"state": "up", "session_present": False}),
+        ("gap", {"reason": "broker_connection"}),
+    ]
+    hub.broker_up(session_present=True)
+    assert [name for name, _ in control_events(one)] == ["broker"]
+
+
+async def test_a_filter_refused_after_a_reconnect_ends_its_streams() -> None:
+    """Silence would be a lie: the stream is closed and the reason is named."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    one = await joined(hub, "a")
+    other = await joined(hub, "b")
+    hub.broker_up(session_present=False, refused=(("a", 0x87),))
+    assert one.close_reason is CloseReason.REFUSED
+    assert other.close_reason is None
+
+
+async def test_draining_closes_everybody_and_takes_nobody_new() -> None:
+    """What was offered before is still drained; the reason comes after it."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False)
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
+    hub.drain()
+    assert seen(listener) == [("a", 1, False)]
+    assert listener.close_reason is CloseReason.SHUTDOWN
+    late = await joined(hub, "a")
+    assert late.close_reason is CloseReason.SHUTDOWN
+
+
+async def test_a_cancelled_join_leaves_nothing_behind() -> None:
+    """A client that goes away while the broker has not answered yet costs no subscription."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    task = asyncio.create_task(joined(hub, "a"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await settle()
+    assert hub.listeners == 0
+    assert hub.filters == ()
+
+
+async def test_a_filter_left_and_joined_at_once_ends_subscribed() -> None:
+    """However leaving and joining interleave, the last word upstream is SUBSCRIBE."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False)
+    for _ in range(5):
+        hub.leave(listener)
+        listener = await joined(hub, "a", retained=False)
+    await settle()
+    assert upstream.calls[-1][0] == "subscribe"
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
+    assert seen(listener) == [("a", 1, False)]
