@@ -35,7 +35,7 @@ check: $(DEV) ## lint, format, types, import contracts, declared dependencies
 	cd client_sdk && ../$(VENV)/bin/deptry .
 
 bench: $(DEV) ## measure the figures that docs quote
-	@.ci/require mosquitto=mosquitto
+	@.ci/require mosquitto=mosquitto wrk=wrk
 	$(VENV)/bin/python -m bench
 
 openapi: $(RUN) ## write openapi/ anew from the code

@@ -1,0 +1,151 @@
+"""Server processes under load: started on a free loopback port, loaded by wrk for a bounded time, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk saw, and what the server paid for it.
+
+    Attributes:
+        requests: answers a second.
+        errors: answers other than 2xx, and failed connections.
+        cpu_microseconds: CPU time of the server process for each answer.
+    """
+
+    requests: float
+    errors: int
+    cpu_microseconds: float
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def process(command: Sequence[str], port: int, environment: Mapping[str, str] | None = None) -> Iterator[int]:
+    """Run a server until the block ends; gives its pid once it accepts connections."""
+    with tempfile.TemporaryFile() as output:
+        running = subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                if running.poll() is not None or time.monotonic() > deadline:
+                    output.seek(0)
+                    raise RuntimeError(f"{command[0]} does not serve:\n{output.read().decode()}")
+                time.sleep(0.05)
+            yield running.pid
+        finally:
+            running.send_signal(signal.SIGTERM)
+            try:
+                running.wait(10)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+@contextlib.contextmanager
+def mosquitto(*settings: str) -> Iterator[int]:
+    """Run a Mosquitto with its defaults and these further settings; gives its port."""
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise RuntimeError("mosquitto is not installed; `make bench` installs it")
+    port = free_port()
+    lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "log_type error", *settings]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "mosquitto.conf"
+        path.write_text("\n".join(lines) + "\n")
+        with process([program, "-c", str(path)], port):
+            yield port
+
+
+@contextlib.contextmanager
+def uvicorn(application: str) -> Iterator[tuple[int, int]]:
+    """Run one uvicorn worker over an ASGI application; gives pid and port."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--loop", "uvloop"]
+    with process([*command, "--http", "httptools", "--no-access-log", "--log-level", "warning"], port) as pid:
+        yield pid, port
+
+
+@contextlib.contextmanager
+def bridge(broker_port: int) -> Iterator[tuple[int, int]]:
+    """Run the bridge as a user does; gives pid and port."""
+    port = free_port()
+    environment = {
+        "TIDEGATE_BROKER_URL": f"mqtt://127.0.0.1:{broker_port}",
+        "TIDEGATE_PORT": str(port),
+        "TIDEGATE_LOG_LEVEL": "warning",
+    }
+    with process([sys.executable, "-m", "app", "serve"], port, environment) as pid:
+        yield pid, port
+
+
+def load(pid: int, url: str, *, body: bytes, connections: int, seconds: int) -> Load:
+    """Load one URL with POST requests for a bounded time.
+
+    Args:
+        pid: the server's process.
+        url: an address on loopback.
+        body: what each request carries.
+        connections: open connections, each with one request at a time.
+        seconds: how long.
+    """
+    program = shutil.which("wrk")
+    if program is None:
+        raise RuntimeError("wrk is not installed; `make bench` installs it")
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f'wrk.method = "POST"\nwrk.body = {_lua(body)}\n')
+        script.write('wrk.headers["Content-Type"] = "application/json"\n')
+        script.flush()
+        command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
+        before = _cpu_seconds(pid)
+        done = subprocess.run(
+            [*command, "-s", script.name, url], check=True, capture_output=True, text=True, timeout=seconds + 30
+        )
+        spent = _cpu_seconds(pid) - before
+    counted = re.search(r"(\d+) requests in", done.stdout)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if counted is None or rate is None:
+        raise RuntimeError(f"wrk said something unexpected:\n{done.stdout}")
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+    sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", done.stdout)
+    errors = (int(failed[1]) if failed else 0) + (sum(map(int, sockets.groups())) if sockets else 0)
+    return Load(float(rate[1]), errors, spent / max(int(counted[1]), 1) * 1e6)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _lua(body: bytes) -> str:
+    return '"' + "".join(f"\\{octet:03d}" for octet in body) + '"'
