@@ -72,7 +72,10 @@ def test_the_whole_envelope() -> None:
     }
 
 
-@given(topic=st.text(min_size=1), payload=st.binary() | st.text().map(str.encode) | st.text().map(json.dumps).map(str.encode))
+@given(
+    topic=st.text(min_size=1),
+    payload=st.binary() | st.text().map(str.encode) | st.text().map(json.dumps).map(str.encode),
+)
 def test_nothing_in_a_message_becomes_a_line_of_the_stream(topic: str, payload: bytes) -> None:
     """Whatever topic and payload hold, an event is an id line, a data line and an empty one."""
     lines = Event(Message(topic, payload), "e-1").sse(0).split(b"\n")

@@ -36,16 +36,16 @@ class FaultProxy:
     Args:
         target_port: where connections go.
         delay_seconds: how late bytes are in the mode DELAY.
+        host: the loopback address to listen at.
     """
 
-    host: Final = LOOPBACK
-
-    def __init__(self, target_port: int, *, delay_seconds: float = 0.1) -> None:
+    def __init__(self, target_port: int, *, delay_seconds: float = 0.1, host: str = LOOPBACK) -> None:
+        self.host = host
         self.target_port = target_port
         self.delay_seconds = delay_seconds
         self.accepted = 0
         """How many connections were made to the proxy so far."""
-        self._reserved = ReservedPort()
+        self._reserved = ReservedPort(host)
         self.port = self._reserved.number
         self._fault = Fault.PASS
         self._moves = asyncio.Event()
@@ -114,7 +114,7 @@ class FaultProxy:
                 return
             await self._moves.wait()
             with contextlib.suppress(OSError):
-                far_reader, far_writer = await asyncio.open_connection(self.host, self.target_port)
+                far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self.target_port)
                 self._writers.add(far_writer)
                 try:
                     await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))

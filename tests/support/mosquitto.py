@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -40,7 +41,10 @@ class Mosquitto:
 
     Args:
         passwords: user names and their passwords; without them anybody may connect.
-        acl: the lines of an ACL file, as mosquitto.conf(5) describes them.
+        acl: the lines of an ACL file, as mosquitto.conf(5) describes them; it refuses publishes, and grants
+            subscriptions that it then delivers nothing to.
+        denied: a topic filter that anonymous clients may neither publish to nor subscribe to, by the plugin
+            for dynamic security, which refuses subscriptions too.
         tls: the server's certificate; the listener then speaks TLS alone.
         require_certificate: refuse a client that has no certificate of the same authority.
         persistence: keep retained messages and sessions across ``restart`` and, about a second after
@@ -55,6 +59,7 @@ class Mosquitto:
         *,
         passwords: Mapping[str, str] | None = None,
         acl: str | None = None,
+        denied: str | None = None,
         tls: Certificates | None = None,
         require_certificate: bool = False,
         persistence: bool = False,
@@ -82,6 +87,9 @@ class Mosquitto:
             lines.append(f"password_file {self._write_passwords(passwords)}")
         if acl is not None:
             lines.append(f"acl_file {self._write('acl', acl)}")
+        if denied is not None:
+            lines.append(f"plugin {find_plugin('mosquitto_dynamic_security.so')}")
+            lines.append(f"plugin_opt_config_file {self._write('rules.json', json.dumps(_rules(denied)))}")
         if tls is not None:
             lines += [f"cafile {tls.ca}", f"certfile {tls.server_certificate}", f"keyfile {tls.server_key}"]
             lines.append(f"require_certificate {'true' if require_certificate else 'false'}")
@@ -205,3 +213,32 @@ def find_program(name: str) -> str:
     if found is None:
         raise RuntimeError(f"{name} is not installed, and the tests need it: `make test` installs it")
     return found
+
+
+def find_plugin(name: str) -> Path:
+    """The path of one of the plugins that come with Mosquitto.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    for directory in ("/usr/lib", "/usr/local/lib"):
+        for found in (*Path(directory).glob(name), *Path(directory).glob(f"*/{name}")):
+            return found
+    raise RuntimeError(
+        f"{name} is not installed, and the tests need it: `make test` installs it with Mosquitto"
+    )
+
+
+def _rules(denied: str) -> dict[str, object]:
+    kinds = ("publishClientSend", "publishClientReceive", "subscribe", "unsubscribe")
+    refused = [
+        {"acltype": kind, "topic": denied, "priority": 0, "allow": False}
+        for kind in ("publishClientSend", "subscribePattern")
+    ]
+    return {
+        "defaultACLAccess": dict.fromkeys(kinds, True),
+        "clients": [],
+        "groups": [{"groupname": "anybody", "roles": [{"rolename": "limited"}]}],
+        "roles": [{"rolename": "limited", "acls": refused}],
+        "anonymousGroup": "anybody",
+    }

@@ -10,16 +10,16 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 class ReservedPort:
-    """A port of 127.0.0.1, held by a socket that is bound and never listens.
+    """A port of a loopback address, held by a socket that is bound and never listens.
 
     A server that sets SO_REUSEADDR (Mosquitto, asyncio, uvicorn and rumqttd do) can listen on it all the
     same, as often as it likes. While none does, a connection is refused, and the port goes to no other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = LOOPBACK) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((LOOPBACK, 0))
+        self._socket.bind((host, 0))
         self.number: int = self._socket.getsockname()[1]
 
     def close(self) -> None:

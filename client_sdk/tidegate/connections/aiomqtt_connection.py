@@ -3,7 +3,7 @@
 This is the only module that knows either. aiomqtt opens the socket, ties paho to the event loop and says
 DISCONNECT. What its public face hides is taken one step below it, from the callbacks that it gives to paho:
 
-- the reason code of a PUBACK or PUBCOMP (``_on_publish`` drops it), and that of a PUBREC, which paho ignores;
+- the reason code of a PUBACK or PUBCOMP, which aiomqtt drops, and that of a PUBREC, which paho ignores;
 - what CONNACK said about the broker's limits;
 - each received message, without the queue and the task a message that ``messages`` costs;
 - the end of a connection before CONNACK, which aiomqtt waits out.
@@ -14,9 +14,11 @@ docs/decisions/0002 gives the measurements. The version of aiomqtt is bounded fo
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,7 +46,7 @@ from tidegate.errors import (
     NotConnectedError,
     UnsupportedError,
 )
-from tidegate.message import NO_PROPERTIES, Message
+from tidegate.message import NO_PROPERTIES, Message, Properties
 from tidegate.reason_codes import UNSUPPORTED_PROTOCOL_VERSION, describe
 
 PING_FILTER = "tidegate/round-trip"
@@ -132,15 +134,16 @@ class AiomqttConnection(aiomqtt.Client):
         self._is_abandoned = False
         self._is_open = False
         self._is_closing = False
-        self._is_writing = False
         self._awaits_writable = False
-        self._unsent: dict[int, Any] = {}
+        self._unsent: deque[tuple[paho.MQTTMessageInfo, Any]] = deque()
         self._unacknowledged: dict[int, Any] = {}
         self._replies: dict[int, asyncio.Future[list[int]]] = {}
         self._client.disable_logger()
         self._client.connect_timeout = options.connect_timeout_seconds
         self._client.on_log = self._on_log
-        # paho does not look at the reason code of a PUBREC and would complete a refused exchange
+        # paho completes an exchange that a PUBREC refused, and builds five objects for every acknowledgement
+        self._client.on_publish = None
+        self._client._handle_pubackcomp = self._on_acknowledgement  # type: ignore[method-assign,assignment]
         self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]
 
     async def open(self) -> None:
@@ -168,10 +171,9 @@ class AiomqttConnection(aiomqtt.Client):
 
     def publish(self, message: Message, token: Any) -> None:  # type: ignore[override]
         """Send PUBLISH; see ``Connection.publish``."""
-        carried = None
+        carried: Any = None
         if message.properties is not NO_PROPERTIES and self._version >= 5:
-            carried = _make_properties(PacketTypes.PUBLISH)
-            properties.fill(carried, message.properties)
+            carried = _pack(message.properties)
         for _ in range(16):
             try:
                 info = self._client.publish(
@@ -180,7 +182,10 @@ class AiomqttConnection(aiomqtt.Client):
             except ValueError as error:
                 raise UnsupportedError(str(error), topic=message.topic, qos=message.qos) from None
             if info.rc == paho.MQTT_ERR_SUCCESS:
-                (self._unacknowledged if message.qos else self._unsent)[info.mid] = token
+                if message.qos:
+                    self._unacknowledged[info.mid] = token
+                else:
+                    self._unsent.append((info, token))
                 return
             if info.rc != paho.MQTT_ERR_QUEUE_SIZE:
                 break
@@ -267,29 +272,29 @@ class AiomqttConnection(aiomqtt.Client):
             self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
         super()._on_disconnect(client, userdata, flags, reason_code, found)
 
-    def _on_publish(
-        self,
-        client: paho.Client,
-        userdata: Any,
-        mid: int,
-        reason_code: ReasonCode,
-        found: PahoProperties,
-    ) -> None:
-        token = (self._unsent if self._is_writing else self._unacknowledged).pop(mid, None)
-        if token is not None and not self._is_closing:
-            self._events.on_published(token, reason_code.value)
+    def _on_acknowledgement(self, kind: str) -> MQTTErrorCode:
+        """PUBACK or PUBCOMP: the end of an exchange (MQTT 5 §3.4, §3.7)."""
+        mid, reason_code = self._read_acknowledgement()
+        self._settle(mid, reason_code)
+        return paho.MQTT_ERR_SUCCESS
 
     def _on_pubrec(self) -> MQTTErrorCode:
-        packet = self._client._in_packet["packet"]
-        mid = int.from_bytes(packet[:2], "big")
-        reason_code = packet[2] if len(packet) > 2 else 0
+        """PUBREC: the end where it refuses, else the first half (MQTT 5 §3.5)."""
+        mid, reason_code = self._read_acknowledgement()
         if reason_code < 0x80:
             return paho.Client._handle_pubrec(self._client)
+        self._settle(mid, reason_code)
+        return paho.MQTT_ERR_SUCCESS
+
+    def _read_acknowledgement(self) -> tuple[int, int]:
+        packet = self._client._in_packet["packet"]
+        return int.from_bytes(packet[:2], "big"), packet[2] if len(packet) > 2 else 0
+
+    def _settle(self, mid: int, reason_code: int) -> None:
         self._client._out_messages.pop(mid, None)
         token = self._unacknowledged.pop(mid, None)
         if token is not None and not self._is_closing:
             self._events.on_published(token, reason_code)
-        return paho.MQTT_ERR_SUCCESS
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         carried, identifiers = NO_PROPERTIES, _NO_IDENTIFIERS
@@ -349,14 +354,16 @@ class AiomqttConnection(aiomqtt.Client):
 
     def _write(self) -> None:
         client = self._client
-        self._is_writing = True
         try:
             client.loop_write()
         except Exception as error:  # noqa: BLE001 - whatever paho raises ends the connection
             if not self._disconnected.done():
                 self._disconnected.set_exception(error)
-        finally:
-            self._is_writing = False
+        unsent = self._unsent
+        while unsent and unsent[0][0]._published:
+            token = unsent.popleft()[1]
+            if not self._is_closing:
+                self._events.on_published(token, 0)
         sock = client.socket()
         if sock is not None and client.want_write() and not self._awaits_writable:
             self._awaits_writable = True
@@ -404,6 +411,26 @@ class AiomqttConnection(aiomqtt.Client):
         if self._is_closed_early:
             return failures.ClosedBeforeConnackError(f"{address} closed the connection without answering")
         return MQTTConnectionError(f"{address} cannot be reached: {error}")
+
+
+class _Packed:
+    """Properties that are bytes already; paho asks a PUBLISH's for nothing but ``pack``."""
+
+    __slots__ = ("_packed",)
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def pack(self) -> bytes:
+        return self._packed
+
+
+@functools.lru_cache(maxsize=512)
+def _pack(carried: Properties) -> _Packed:
+    """The properties of a PUBLISH; most messages of a program carry the same few."""
+    target = _make_properties(PacketTypes.PUBLISH)
+    properties.fill(target, carried)
+    return _Packed(target.pack())
 
 
 def _connect_properties(options: ConnectOptions) -> PahoProperties:

@@ -1,0 +1,1 @@
+"""Tidegate, the bridge: an HTTP face for an MQTT broker."""

@@ -1,0 +1,83 @@
+"""Reading a request's body within bounds of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from app.problems import ProblemError, ProblemType
+
+_CLOSE: Final = {"Connection": "close"}
+"""What the client still sends is nobody's to read."""
+
+
+class BodyReader:
+    """Reads bodies.
+
+    Args:
+        max_bytes: the largest body.
+        timeout_seconds: bound on the whole of it, from the end of the headers on.
+    """
+
+    def __init__(self, *, max_bytes: int, timeout_seconds: float) -> None:
+        self.max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+
+    async def read(self, receive: Receive, content_length: int | None) -> bytes:
+        """The whole body.
+
+        Args:
+            receive: the request's channel (ASGI).
+            content_length: what the header says, so that a body too large is refused before it is read.
+
+        Raises:
+            ProblemError: BODY_TOO_LARGE or BODY_TIMEOUT; both close the connection.
+            ClientDisconnect: the client left before the end.
+        """
+        if content_length is not None and content_length > self.max_bytes:
+            raise self._too_large(content_length)
+        if content_length == 0:
+            return b""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                message = await receive()
+                if message["type"] == "http.request" and not message.get("more_body", False):
+                    body: bytes = message.get("body", b"")
+                    if len(body) > self.max_bytes:
+                        raise self._too_large(len(body))
+                    return body
+                return await self._rest(receive, message)
+        except TimeoutError:
+            raise ProblemError(
+                ProblemType.BODY_TIMEOUT,
+                f"the body did not arrive within {self._timeout_seconds:g} s; nothing was sent",
+                headers=_CLOSE,
+            ) from None
+
+    async def _rest(self, receive: Receive, message: Message) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > self.max_bytes:
+                raise self._too_large(None)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            message = await receive()
+
+    def _too_large(self, size: int | None) -> ProblemError:
+        has = "more bytes" if size is None else f"{size} bytes"
+        return ProblemError(
+            ProblemType.BODY_TOO_LARGE,
+            f"the body has {has} than allowed: at most {self.max_bytes}"
+            if size is None
+            else f"the body has {has}; at most {self.max_bytes} are allowed",
+            headers=_CLOSE,
+        )

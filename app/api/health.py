@@ -1,0 +1,55 @@
+"""``/livez`` and ``/readyz``: whether the process serves, and whether the broker answers it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from app.broker.link import BrokerLink
+from app.problems import ProblemError, ProblemType, documented
+
+
+class Alive(BaseModel):
+    """The process serves requests."""
+
+    status: Literal["alive"] = Field("alive", description="Always this.")
+
+
+class Ready(BaseModel):
+    """The broker answered lately."""
+
+    status: Literal["ready"] = Field("ready", description="Always this; what is not ready answers 503.")
+
+
+def create_router(link: BrokerLink) -> APIRouter:
+    """The two calls, for one broker link."""
+    router = APIRouter(tags=["health"])
+
+    @router.get(
+        "/livez",
+        operation_id="get_livez",
+        summary="Is the process alive?",
+        responses=documented(ProblemType.UNKNOWN_PARAMETER),
+    )
+    async def get_livez(response: Response) -> Alive:
+        """200 as long as the process serves, whatever the broker does: a restart would not help that."""
+        response.headers["Cache-Control"] = "no-store"
+        return Alive()
+
+    @router.get(
+        "/readyz",
+        operation_id="get_readyz",
+        summary="Does the broker answer?",
+        responses=documented(ProblemType.UNKNOWN_PARAMETER, ProblemType.NOT_READY),
+    )
+    async def get_readyz(response: Response) -> Ready:
+        """200 where a round trip to the broker was seen lately; a broker that hangs is noticed."""
+        reason = link.why_not_ready()
+        if reason is not None:
+            raise ProblemError(ProblemType.NOT_READY, reason)
+        response.headers["Cache-Control"] = "no-store"
+        return Ready()
+
+    return router

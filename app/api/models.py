@@ -1,0 +1,165 @@
+"""The JSON that the publishing calls take and give; the same models stand in the OpenAPI document."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+)
+
+from app.api.query import MAX_SECONDS, TopicName
+from app.api.strings import MAX_STRING_BYTES, why_not_a_string
+from tidegate.message import NO_PROPERTIES, Properties
+
+
+def _string(text: str) -> str:
+    reason = why_not_a_string(text)
+    if reason is not None:
+        raise ValueError(reason)
+    return text
+
+
+def _base64(text: Any) -> bytes:
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"it is not base64: {error}") from None
+    if len(octets) > MAX_STRING_BYTES:
+        raise ValueError(f"{len(octets)} bytes are too many: MQTT carries at most {MAX_STRING_BYTES}")
+    return octets
+
+
+MQTTBytes = Annotated[
+    bytes, BeforeValidator(_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+]
+MQTTString = Annotated[str, AfterValidator(_string)]
+StrictQoS = Annotated[int, Field(strict=True, ge=0, le=2)]
+
+_STRICT: Final = ConfigDict(extra="forbid", strict=True)
+
+
+class MessageProperties(BaseModel):
+    """MQTT 5 properties of a message (MQTT 5 §3.3.2.3); refused where the broker connection is MQTT 3.1.1."""
+
+    model_config = _STRICT
+
+    content_type: MQTTString | None = Field(
+        None, description="What the payload is, as a rule a MIME type.", examples=["application/json"]
+    )
+    message_expiry: Annotated[int, Field(strict=True, ge=0, le=MAX_SECONDS)] | None = Field(
+        None, description="Seconds after which the broker forgets the message.", examples=[3600]
+    )
+    response_topic: TopicName | None = Field(
+        None, description="Where an answer is expected.", examples=["replies/7"]
+    )
+    correlation_data: MQTTBytes | None = Field(
+        None, description="Bytes that tie an answer to its request, in base64.", examples=["cmVxLTc="]
+    )
+    payload_format: Annotated[int, Field(strict=True, ge=0, le=1)] | None = Field(
+        None, description="1 says that the payload is UTF-8 text, 0 that it is any bytes.", examples=[1]
+    )
+    user_properties: list[tuple[MQTTString, MQTTString]] = Field(
+        default_factory=list,
+        description="Pairs of a name and a value; names may repeat, and the order is kept.",
+        examples=[[["unit", "celsius"]]],
+    )
+
+    def carried(self) -> Properties:
+        """The same as the SDK has it."""
+        properties = Properties(
+            payload_format=self.payload_format,
+            message_expiry=self.message_expiry,
+            content_type=self.content_type,
+            response_topic=self.response_topic,
+            correlation_data=self.correlation_data,
+            user_properties=tuple(self.user_properties),
+        )
+        return NO_PROPERTIES if properties == NO_PROPERTIES else properties
+
+
+class PublishRequest(BaseModel):
+    """One message to publish."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"topic": "sensors/7/temperature", "payload": {"celsius": 21.5}},
+                {"topic": "lamp/state", "payload": "on", "encoding": "text", "qos": 2, "retain": True},
+            ]
+        },
+    )
+
+    topic: str = Field(description="The topic name (MQTT 5 §4.7).", examples=["sensors/7/temperature"])
+    payload: Any = Field(
+        description="With `json`: any JSON, published as it is written here, every digit and space of it. "
+        "With `text`: a string, published as UTF-8. With `base64`: a string, published decoded."
+    )
+    encoding: Literal["json", "text", "base64"] = Field("json", description="What `payload` is.")
+    qos: StrictQoS = Field(1, description="Quality of service (MQTT 5 §4.3).")
+    retain: StrictBool = Field(False, description="Keep the message as the topic's value.")
+    properties: MessageProperties | None = None
+
+
+class PublishAnswer(BaseModel):
+    """What became of a message. Acknowledged by the broker is not the same as stored by it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "topic": "sensors/7/temperature",
+                    "qos": 1,
+                    "retain": False,
+                    "reason_code": 0,
+                    "reason": "Success",
+                }
+            ]
+        }
+    )
+
+    topic: str = Field(description="The topic that it was published to.")
+    qos: Literal[0, 1, 2] = Field(description="The quality of service that it was sent with.")
+    retain: bool = Field(description="Whether the broker was asked to keep it.")
+    reason_code: int = Field(
+        description="The broker's MQTT 5 reason code: 0, or 16 where nobody subscribes, which is a success "
+        "too. Always 0 with QoS 0 or MQTT 3.1.1, which have no such code."
+    )
+    reason: str = Field(description="That reason code's name.")
+
+
+class RetainedMessage(BaseModel):
+    """One retained message in a list, as a stream's event has it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "topic": "sensors/7/temperature",
+                    "payload": {"celsius": 21.5},
+                    "encoding": "json",
+                    "qos": 1,
+                    "retain": True,
+                    "time": "2026-01-31T12:00:00.000Z",
+                    "properties": {"content_type": "application/json"},
+                }
+            ]
+        }
+    )
+
+    topic: str = Field(description="The topic name.")
+    payload: Any = Field(description="JSON where the payload is JSON, else a string.")
+    encoding: Literal["json", "text", "base64"] = Field(description="What `payload` is.")
+    qos: Literal[0, 1, 2] = Field(description="The quality of service that it arrived with.")
+    retain: bool = Field(description="True: it is the kept message.")
+    time: str = Field(description="When it arrived at the bridge (RFC 3339, UTC).")
+    properties: dict[str, Any] = Field(description="Its MQTT 5 properties, those that it has.")

@@ -1,0 +1,72 @@
+"""Routes that read a request from ASGI itself, without the framework's dependencies.
+
+They stand in front of the framework's routes, inside the same middleware and exception handlers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.types import Receive, Scope, Send
+
+from app.api.path import after_prefix
+from app.problems import ProblemError, ProblemType
+
+REST: Final = "tidegate.rest"
+"""Where a request keeps what follows the route's path, still percent-encoded."""
+
+
+class RawRoute(BaseRoute):
+    """A route at a fixed path; a subclass answers.
+
+    Attributes:
+        path: the path, without a trailing slash.
+        path_format: the path as the document and traces show it.
+        methods: what it takes, in the order of the Allow header.
+        takes_rest: whether more may follow the path, after a slash.
+    """
+
+    path: ClassVar[str]
+    path_format: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]]
+    takes_rest: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._raw_path = self.path.encode("ascii")
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the raw path is this route's, whatever the method."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        rest = after_prefix(scope, self._raw_path)
+        if rest is None or (rest and not self.takes_rest):
+            return Match.NONE, {}
+        return Match.FULL, {REST: rest}
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
+        """No path is made from a name here."""
+        raise NoMatchFound(name, path_params)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI).
+
+        Raises:
+            ProblemError: METHOD_NOT_ALLOWED, or what the answer raises.
+        """
+        method = scope["method"]
+        if method not in self.methods:
+            raise ProblemError(
+                ProblemType.METHOD_NOT_ALLOWED,
+                f"{self.path} takes no {method}",
+                headers={"Allow": ", ".join(self.methods)},
+            )
+        try:
+            await self.answer(scope, receive, send)
+        except ClientDisconnect:
+            return
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with one of the methods."""
+        raise NotImplementedError

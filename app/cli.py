@@ -1,0 +1,212 @@
+"""The command ``tidegate``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+import yaml
+from pydantic import ValidationError
+
+from app import doctor as checks
+from app import server
+from app.dev import run as development
+from app.main import create_app
+from app.settings import Settings
+from app.settings_errors import describe_errors
+from tidegate.errors import MQTTError
+
+FAILED: Final = 1
+WRONG_SETTINGS: Final = 2
+
+cli = typer.Typer(
+    name="tidegate",
+    help="Tidegate joins HTTP to MQTT: publish, read and follow a broker's topics over HTTP.\n\n"
+    "New here? 'tidegate dev' starts everything, and prints what to try.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Host = Annotated[
+    str | None,
+    typer.Option(help="Address to listen on. [env: TIDEGATE_HOST] [default: 127.0.0.1]", show_default=False),
+]
+Port = Annotated[
+    int | None, typer.Option(help="TCP port. [env: TIDEGATE_PORT] [default: 8080]", show_default=False)
+]
+BrokerUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the broker is. A password belongs in TIDEGATE_BROKER_PASSWORD, since other users of this "
+        "machine can read a command line. [env: TIDEGATE_BROKER_URL] [default: mqtt://localhost:1883]",
+        show_default=False,
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        help="debug, info, warning or error. [env: TIDEGATE_LOG_LEVEL] [default: info]", show_default=False
+    ),
+]
+
+
+def main() -> None:
+    """Run the command; the entry point."""
+    cli()
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"tidegate {version('tidegate-bridge')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@cli.command(epilog="Example: tidegate serve --broker-url mqtt://localhost:1883 --port 8080")
+def serve(
+    host: Host = None, port: Port = None, broker_url: BrokerUrl = None, log_level: LogLevel = None
+) -> None:
+    """Run the bridge.
+
+    It serves until Ctrl-C or SIGTERM, says goodbye to open streams, and ends. Everything else is set by
+    environment variables; docs/configuration.md lists them.
+    """
+    settings = _settings(host=host, port=port, broker_url=broker_url, log_level=log_level)
+    try:
+        server.run(create_app(settings), settings)
+    except MQTTError as error:
+        _fail(str(error), WRONG_SETTINGS)
+    except OSError as error:
+        _fail(error.strerror or str(error), FAILED)
+    except KeyboardInterrupt:
+        return
+
+
+@cli.command(epilog="Example: tidegate dev")
+def dev(
+    port: Port = None,
+    sensors: Annotated[
+        bool, typer.Option("--sensors/--no-sensors", help="Publish made-up measurements under demo/.")
+    ] = True,
+) -> None:
+    """Try Tidegate out: broker, bridge and made-up sensors at once.
+
+    An embedded broker is started, unless TIDEGATE_BROKER_URL names one. It keeps everything in memory,
+    listens on this machine alone, and is not for production.
+    """
+    settings = _settings(port=port)
+    try:
+        development.run(settings, has_sensors=sensors, say=typer.echo)
+    except MQTTError as error:
+        _fail(str(error), WRONG_SETTINGS)
+    except OSError as error:
+        _fail(error.strerror or str(error), FAILED)
+    except RuntimeError as error:
+        _fail(f"the embedded broker does not start: {error}", FAILED)
+    except KeyboardInterrupt:
+        return
+
+
+@cli.command(epilog="Example: tidegate openapi --check")
+def openapi(
+    output: Annotated[Path, typer.Option(help="The file.")] = Path("openapi/openapi.yaml"),
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Write nothing; end with status 1 where the file is not up to date."),
+    ] = False,
+) -> None:
+    """Write the description of the HTTP interface (OpenAPI 3.1)."""
+    text = openapi_text(create_app(_settings()).openapi())
+    if check:
+        if not output.is_file() or output.read_text(encoding="utf-8") != text:
+            _fail(f"{output} is not what the code says; run 'tidegate openapi' and commit it", FAILED)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _fail(f"{output} cannot be written: {error.strerror}", FAILED)
+    typer.echo(f"wrote {output}")
+
+
+@cli.command(epilog="Example: tidegate doctor mqtts://broker.example:8883")
+def doctor(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            help="A broker's URL (mqtt, mqtts, ws, wss) or a bridge's (http, https). "
+            "[default: TIDEGATE_BROKER_URL, else mqtt://localhost:1883]",
+            show_default=False,
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate authorities to trust, as PEM. [env: TIDEGATE_BROKER_CA_FILE]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Check the way to a broker, or to a bridge, step by step.
+
+    Name, port, TLS, user name and password, a message there and back: each step says whether it went well,
+    and what to do where it did not. Ends with status 1 where one failed. User name, password and certificates
+    come from TIDEGATE_BROKER_USERNAME and its like, or from the URL.
+    """
+    if url is not None and url.lower().startswith(("http://", "https://")):
+        work = checks.examine_bridge(url, ca_file=ca_file, tell=_show_step)
+    else:
+        settings = _settings(broker_url=url, broker_ca_file=ca_file)
+        try:
+            options = settings.connect_options()
+        except MQTTError as error:
+            _fail(str(error), WRONG_SETTINGS)
+        work = checks.examine_broker(options, tell=_show_step)
+    try:
+        report = asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    typer.echo(report.verdict)
+    if not report.is_ok:
+        raise typer.Exit(FAILED)
+
+
+def openapi_text(document: dict[str, Any]) -> str:
+    """An OpenAPI document as YAML."""
+    plain = json.loads(json.dumps(document))
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
+
+
+def _show_step(step: checks.Step) -> None:
+    word = "ok" if step.is_ok else "FAILED"
+    typer.echo(f"{word:<7} {step.name:<10} {step.milliseconds:>7.1f} ms  {step.detail}")
+    if step.advice:
+        typer.echo(f"{'':<8}{step.advice}")
+
+
+def _settings(**options: Any) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        _fail(describe_errors(error), WRONG_SETTINGS)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    for line in text.splitlines():
+        typer.echo(f"tidegate: {line}", err=True)
+    raise typer.Exit(status)

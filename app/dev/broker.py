@@ -1,0 +1,100 @@
+"""The embedded broker: iotcore, which is rumqttd in a process of its own. It keeps everything in memory."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from iotcore import Broker
+
+LOOPBACK: Final = "127.0.0.1"
+USUAL_PORT: Final = 1883
+PACKET_OVERHEAD_BYTES: Final = 131_072
+"""Room for what a PUBLISH carries besides its payload: a topic of 65,535 bytes, and properties."""
+
+_ROUTER: Final = """\
+id = 0
+[router]
+id = 0
+max_connections = 1000
+max_outgoing_packet_count = 200
+max_segment_size = {segment_bytes}
+max_segment_count = 10
+"""
+_LISTENER: Final = """\
+[{version}.1]
+name = "{version}"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+[{version}.1.connections]
+connection_timeout_ms = 10000
+max_payload_size = {packet_bytes}
+max_inflight_count = 1000
+dynamic_filters = true
+"""
+
+
+class EmbeddedBroker:
+    """A broker on loopback with a listener for MQTT 5 and one for 3.1.1; a context manager.
+
+    Args:
+        max_payload_bytes: the largest payload that it takes.
+
+    Attributes:
+        port: that of MQTT 5; 1883 where it is free.
+        port_3_1_1: that of MQTT 3.1.1.
+        url: where MQTT 5 is spoken.
+    """
+
+    def __init__(self, *, max_payload_bytes: int) -> None:
+        usual = _bound(USUAL_PORT)
+        first = usual or _bound(0)
+        second = _bound(0)
+        assert first is not None
+        assert second is not None
+        with first, second:
+            self.port: int = first.getsockname()[1]
+            self.port_3_1_1: int = second.getsockname()[1]
+        self.url = f"mqtt://{LOOPBACK}:{self.port}"
+        self._directory = tempfile.TemporaryDirectory(prefix="tidegate-")
+        packet_bytes = max_payload_bytes + PACKET_OVERHEAD_BYTES
+        text = _ROUTER.format(segment_bytes=max(1_048_576, packet_bytes))
+        for version, port in (("v5", self.port), ("v4", self.port_3_1_1)):
+            text += _LISTENER.format(version=version, host=LOOPBACK, port=port, packet_bytes=packet_bytes)
+        file = Path(self._directory.name) / "rumqttd.toml"
+        file.write_text(text, encoding="utf-8")
+        self._broker = Broker(config_path=str(file))
+
+    def __enter__(self) -> Self:
+        # Ctrl-C reaches every process of the terminal; the broker's is deaf to it, since it has to go last.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._broker.start()
+        except BaseException:
+            self._directory.cleanup()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._broker.stop()
+        self._directory.cleanup()
+
+
+def _bound(port: int) -> socket.socket | None:
+    """A socket that holds a port of loopback, 0 for any; None where somebody has it."""
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((LOOPBACK, port))
+    except OSError:
+        found.close()
+        return None
+    return found

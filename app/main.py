@@ -1,0 +1,77 @@
+"""Wires the parts into one application; the only place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
+
+from app import openapi
+from app.api import exceptions, health
+from app.api.body import BodyReader
+from app.api.publish import PublishRoute
+from app.api.strict_query import StrictQuery
+from app.api.subscribe import SubscribeRoute
+from app.api.topics import TopicsRoute
+from app.broker.link import BrokerLink
+from app.hub.hub import Hub
+from app.settings import Settings
+from tidegate.connection import Connect
+from tidegate.url import parse_url
+
+
+def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI:
+    """Make the application; nothing runs before its lifespan begins.
+
+    Args:
+        settings: everything that can be set.
+        connect: what opens connections to the broker, for a test; the default client where it is left out.
+    """
+    link = BrokerLink(settings, parse_url(settings.broker_url).connect_options, connect=connect)
+    hub = Hub(link)
+    link.attach(hub)
+    bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await link.start()
+        try:
+            yield
+        finally:
+            hub.drain()
+            await hub.close()
+            await link.close()
+
+    def describe() -> dict[str, Any]:
+        return openapi.document(app)
+
+    app: FastAPI = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        title="Tidegate",
+        version=version("tidegate-bridge"),
+        summary="Joins HTTP to MQTT: publish, read and follow a broker's topics.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        dependencies=[Depends(StrictQuery(describe))],
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    app.state.link = link
+    app.state.hub = hub
+    app.include_router(health.create_router(link))
+    topics = TopicsRoute(
+        link,
+        hub,
+        bodies,
+        retained_timeout_seconds=settings.retained_timeout_seconds,
+        max_retained_messages=settings.max_retained_messages,
+    )
+    # In front of the framework's own: most requests are for these two.
+    app.router.routes[:0] = [topics, PublishRoute(link, bodies), SubscribeRoute(hub, settings)]
+    app.openapi = describe  # type: ignore[method-assign]
+    exceptions.install(app, lambda: describe()["paths"])
+    return app

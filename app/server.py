@@ -1,0 +1,189 @@
+"""Serves the application: uvicorn, told to say goodbye to open streams before it stops.
+
+Rules:
+
+1. A signal drains first: ``app.state.drain()``, where the application has set one, runs before the server
+   begins to stop, so that a stream is told why it ends.
+2. SIGTERM and SIGINT are an ordinary end: ``serve`` returns, and the process ends with status 0.
+3. No request is logged: its query string may hold a secret. A record of the log is one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import logging.config
+import math
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.server import HANDLED_SIGNALS
+
+from app.settings import Settings, is_loopback
+
+logger = logging.getLogger("tidegate")
+
+BACKLOG: Final = 2048
+
+
+def _nothing() -> None:
+    return None
+
+
+class BridgeServer(uvicorn.Server):
+    """A server that drains before it stops.
+
+    Args:
+        config: made by ``make_config``.
+        app: the application.
+        on_started: called once, when requests are taken.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, *, on_started: Callable[[], None] = _nothing
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._on_started = on_started
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal comes."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and take requests."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while serving; unlike uvicorn's, do not raise them again afterwards."""
+        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain and stop; a second SIGINT stops at once. Runs in the loop, between two callbacks."""
+        if self._loop is None:
+            self._exit(sig, frame)
+        else:
+            self._loop.call_soon_threadsafe(self._exit, sig, frame)
+
+    def _exit(self, sig: int, frame: FrameType | None) -> None:
+        drain = getattr(self._app.state, "drain", None)
+        if drain is not None and not self.should_exit:
+            try:
+                drain()
+            except Exception:
+                logger.exception("draining failed; stopping all the same")
+        super().handle_exit(sig, frame)
+
+
+def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the bridge; logging is left to ``configure_logging``."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take an address and a port.
+
+    Raises:
+        OSError: the name is unknown, or the address or port cannot be had; the text names both.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        return socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"nothing can listen at {host}, port {port}: {reason}") from None
+
+
+def url_of(listening: socket.socket) -> str:
+    """The URL of what listens here."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def run(app: FastAPI, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        OSError: the address or port cannot be had.
+        SystemExit: the application did not start; the log tells why.
+    """
+    configure_logging(settings.log_level)
+    listening = listen(settings.host, settings.port)
+    if not is_loopback(settings.host):
+        logger.warning(
+            "INSECURE: %s is open to whoever reaches it, with no authentication (TIDEGATE_INSECURE)",
+            url_of(listening),
+        )
+
+    def tell() -> None:
+        logger.info("serving at %s", url_of(listening))
+
+    server = BridgeServer(make_config(app, settings), app, on_started=tell)
+    server.run(sockets=[listening])
+
+
+class OneLine(logging.Formatter):
+    """One record, one line: ``2026-01-31T12:00:00.000Z INFO tidegate: text``, in UTC."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """The time of the record (``logging.Formatter``)."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a trace's lines are joined by ``|``, and line breaks in a text are escaped."""
+        head, *trace = super().format(record).split("\nTraceback (most recent call last):\n", 1)
+        line = head.replace("\r", "\\r").replace("\n", "\\n")
+        return line if not trace else f"{line} | {' | '.join(trace[0].splitlines())}"
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr, one line a record.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+    # uvicorn's own news of its process and of each step of its end is of no use to an operator.
+    quiet: dict[str, Any] = {"level": "DEBUG" if level == "debug" else "WARNING"}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "line": {"()": OneLine, "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "root": {"level": level.upper(), "handlers": ["stderr"]},
+            "loggers": {"uvicorn": quiet, "sse_starlette": {"level": "WARNING"}, "asyncio": quiet},
+        }
+    )

@@ -1,0 +1,326 @@
+"""Everything that can be set, in one class, and what is said about a value that cannot be used.
+
+Rules:
+
+1. A field ``port`` is the environment variable ``TIDEGATE_PORT``, or a file of that name in the directory
+   that ``TIDEGATE_SECRETS_DIR`` names. An argument wins over the variable, the variable over the file.
+2. An empty variable counts as one that is not there.
+3. A name that begins with ``TIDEGATE_`` and is no setting is refused: a slip of the pen is not silence.
+4. A secret appears in no ``repr``, no log and no error text.
+
+docs/configuration.md is made from this class.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    DirectoryPath,
+    Field,
+    FilePath,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
+
+from app.settings_sources import PREFIX, UnknownNames, unknown_names, variable
+from tidegate.connection import ConnectOptions, ProtocolVersion
+from tidegate.errors import TLSError
+from tidegate.url import parse_url
+
+_PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3.1.1": 4}
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+class Settings(BaseSettings):
+    """The bridge's settings; made once, at the start, and never changed.
+
+    Raises:
+        ValidationError: a value cannot be used; ``describe_errors`` puts it into words.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+
+    broker_url: str = Field(
+        "mqtt://localhost:1883",
+        repr=False,
+        description="Where the broker is: `mqtt://`, `mqtts://` (TLS), `ws://` or `wss://`. May hold "
+        "`user:password@` and the parameters `client_id`, `keepalive` and `protocol`; a setting of its own "
+        "wins over each.",
+        examples=["mqtts://broker.example:8883"],
+    )
+    broker_client_id: str = Field(
+        "",
+        max_length=23_000,
+        description="The client identifier (MQTT 5 §3.1.3.1). Left out, one is made up at each start.",
+        examples=["tidegate-plant-7"],
+    )
+    broker_username: str = Field("", description="The user name for the broker.", examples=["tidegate"])
+    broker_password: SecretStr = Field(
+        SecretStr(""), description="The password for the broker; needs a user name.", examples=["…"]
+    )
+    broker_ca_file: FilePath | None = Field(
+        None,
+        description="Certificate authorities that may vouch for the broker, as PEM. Left out, those of the "
+        "system.",
+        examples=["/run/secrets/broker/ca.crt"],
+    )
+    broker_certificate_file: FilePath | None = Field(
+        None,
+        description="The client certificate that the broker is shown, with its chain, as PEM.",
+        examples=["/run/secrets/broker/tls.crt"],
+    )
+    broker_key_file: FilePath | None = Field(
+        None,
+        description="The client certificate's key, not encrypted, as PEM. Left out, it is read from the "
+        "certificate file.",
+        examples=["/run/secrets/broker/tls.key"],
+    )
+    broker_keepalive_seconds: int = Field(
+        15,
+        ge=1,
+        le=65_535,
+        description="The Keep Alive of CONNECT (MQTT 5 §3.1.2.10). A broker that is silent for longer counts "
+        "as lost.",
+        examples=[30],
+    )
+    broker_protocol: Literal["auto", "5", "3.1.1"] = Field(
+        "auto",
+        description="The version of MQTT. `auto` tries 5 first, and 3.1.1 where the broker has no 5.",
+        examples=["3.1.1"],
+    )
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="The address to listen on. One other than loopback needs `TIDEGATE_INSECURE=1` as long "
+        "as the bridge has no authentication.",
+        examples=["::1"],
+    )
+    port: int = Field(8080, ge=0, le=65_535, description="The TCP port; 0 for any free one.", examples=[8081])
+    max_body_bytes: int = Field(
+        1_048_576,
+        ge=1,
+        le=268_435_455,
+        description="The largest request body; a larger one is answered with 413.",
+        examples=[131_072],
+    )
+    body_timeout_seconds: float = Field(
+        30.0, gt=0, le=3600, description="How long a request body may take to arrive.", examples=[10]
+    )
+    publish_timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="How long a publish may wait for the broker and its acknowledgement together.",
+        examples=[5],
+    )
+    max_in_flight: int = Field(
+        1000,
+        ge=1,
+        le=65_535,
+        description="Messages of QoS 1 and 2 that are sent and not acknowledged. The broker's Receive "
+        "Maximum (MQTT 5 §3.2.2.3.3) bounds it too.",
+        examples=[100],
+    )
+    max_waiting: int = Field(
+        10_000,
+        ge=1,
+        description="Messages that wait for the broker; one more is answered with 503.",
+        examples=[1000],
+    )
+    heartbeat_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        description="Silence after which a stream sends a comment, so that no proxy closes it.",
+        examples=[5],
+    )
+    listener_max_messages: int = Field(
+        1000, ge=1, description="Messages that wait for one slow reader of a stream.", examples=[100]
+    )
+    listener_max_bytes: int = Field(
+        8 * 1_048_576, ge=1, description="The bytes of those messages, all together.", examples=[1_048_576]
+    )
+    stream_send_timeout_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="How long a reader may read nothing before its stream ends.",
+        examples=[10],
+    )
+    max_filters_per_stream: int = Field(
+        100, ge=1, description="Topic filters that one stream may name.", examples=[10]
+    )
+    max_streams: int = Field(10_000, ge=1, description="Streams that may be open at once.", examples=[500])
+    retained_timeout_seconds: float = Field(
+        5.0, gt=0, le=3600, description="How long reading retained messages may take.", examples=[2]
+    )
+    max_retained_messages: int = Field(
+        10_000, ge=1, description="Retained messages that one answer may hold.", examples=[500]
+    )
+    drain_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="How long open requests and streams may take to end when the bridge stops.",
+        examples=[20],
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Origins of web pages that may call the bridge, with commas between them. Left out, only "
+        "its own pages may.",
+        examples=["https://panel.example,https://plant.example"],
+    )
+    insecure: bool = Field(
+        False,
+        description="Listen on an address other than loopback, with no authentication: whoever reaches the "
+        "port may read and publish everything that the broker lets the bridge.",
+        examples=["1"],
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="The least severe level that is logged.", examples=["debug"]
+    )
+    secrets_dir: DirectoryPath | None = Field(
+        None,
+        description="A directory with files named like these variables, each holding a value: mounted "
+        "secrets.",
+        examples=["/run/secrets/tidegate"],
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library names the arguments
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, secret files, and last whatever nobody knows."""
+        named = init_settings().get("secrets_dir") or env_settings().get("secrets_dir")
+        sources = [init_settings, env_settings]
+        unknown = unknown_names(os.environ, settings_cls)
+        if named is not None and Path(named).is_dir():
+            sources.append(SecretsSettingsSource(settings_cls, named))
+            unknown += unknown_names((file.name for file in Path(named).iterdir()), settings_cls)
+        return (*sources, UnknownNames(settings_cls, unknown))
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker_url(cls, url: str) -> str:
+        if parse_url(url).kind != "mqtt":
+            raise ValueError("this is the URL of a bridge; a broker's begins with mqtt, mqtts, ws or wss")
+        return url
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            scheme, separator, authority = origin.partition("://")
+            if (
+                scheme not in {"http", "https"}
+                or not separator
+                or not authority
+                or set("/?#@*") & set(authority)
+            ):
+                raise ValueError(
+                    f"{origin!r} is no origin; write scheme and host alone, as in https://panel.example"
+                )
+        return origins
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if not (self.insecure or is_loopback(self.host)):
+            raise ValueError(
+                f"TIDEGATE_HOST={self.host!r} is not loopback, and this version has no authentication: "
+                "whoever reaches the port could read and publish everything; listen on 127.0.0.1 behind a "
+                "proxy that authenticates, or set TIDEGATE_INSECURE=1"
+            )
+        options = parse_url(self.broker_url).connect_options
+        tls = ("broker_ca_file", "broker_certificate_file", "broker_key_file")
+        for name in tls:
+            if getattr(self, name) is not None and options.tls is None:
+                raise ValueError(
+                    f"{variable(name)} has no use without TLS; begin TIDEGATE_BROKER_URL with mqtts or wss"
+                )
+        if self.broker_key_file is not None and self.broker_certificate_file is None:
+            raise ValueError("TIDEGATE_BROKER_KEY_FILE needs TIDEGATE_BROKER_CERTIFICATE_FILE")
+        if self.broker_password.get_secret_value() and not (self.broker_username or options.username):
+            raise ValueError("TIDEGATE_BROKER_PASSWORD needs TIDEGATE_BROKER_USERNAME")
+        return self
+
+    def connect_options(self) -> ConnectOptions:
+        """How to reach the broker: its URL, and the settings that win over it.
+
+        Raises:
+            TLSError: a certificate or key file cannot be used.
+        """
+        options = parse_url(self.broker_url).connect_options
+        given = self.model_fields_set
+        return replace(
+            options,
+            tls=None if options.tls is None else self._tls(),
+            client_id=self.broker_client_id or options.client_id,
+            username=self.broker_username or options.username,
+            password=self.broker_password.get_secret_value() or options.password,
+            keepalive_seconds=(
+                self.broker_keepalive_seconds
+                if "broker_keepalive_seconds" in given
+                else options.keepalive_seconds
+            ),
+            protocol_version=(
+                _PROTOCOLS[self.broker_protocol] if "broker_protocol" in given else options.protocol_version
+            ),
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        file = self.broker_ca_file
+        try:
+            context = ssl.create_default_context(cafile=file)
+            file = self.broker_certificate_file
+            if file is not None:
+                # With a password at hand, OpenSSL does not ask for one at the terminal.
+                context.load_cert_chain(file, self.broker_key_file, password="")
+        except (OSError, ValueError) as error:
+            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            files = ", ".join(str(each) for each in (file, self.broker_key_file) if each is not None)
+            raise TLSError(f"{files} cannot be used: {reason}", file=str(file)) from error
+        return context
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; a name counts only where it is ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,101 @@
+"""What is wrong with the settings, in words: the variable, its value, and what it may be."""
+
+from __future__ import annotations
+
+import difflib
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from pydantic import DirectoryPath, FilePath, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from app.settings import Settings
+from app.settings_sources import PREFIX, variable
+
+_SECRETS: Final = frozenset({"broker_url", "broker_password"})
+_SERVICE_LINKS: Final = (
+    "Kubernetes sets it for a Service named 'tidegate'; set enableServiceLinks: false in the pod"
+)
+
+
+def describe_errors(error: ValidationError) -> str:
+    """One line for each fault; the value of a secret is left out.
+
+    Args:
+        error: what ``Settings`` raised.
+    """
+    return "\n".join(_describe(each) for each in error.errors(include_url=False))
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a setting may be, in words that end a sentence: ``a whole number from 0 to 65535``."""
+    kind: Any = field.annotation
+    if get_origin(kind) in {Union, UnionType}:
+        kind = next(each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return "a list with commas"
+    if kind == FilePath:
+        return "the path of a file"
+    if kind == DirectoryPath:
+        return "the path of a directory"
+    if kind is bool:
+        return "true or false, 1 or 0"
+    if kind is int:
+        return "a whole number" + _bounds(field)
+    if kind is float:
+        return "a number" + _bounds(field)
+    return "text"
+
+
+def _bounds(field: FieldInfo) -> str:
+    low = above = high = None
+    for each in field.metadata:
+        if isinstance(each, Ge):
+            low = each.ge
+        elif isinstance(each, Gt):
+            above = each.gt
+        elif isinstance(each, Le):
+            high = each.le
+    if above is not None:
+        return f" above {above}" + ("" if high is None else f", up to {high}")
+    if low is not None:
+        return f" from {low}" + (" up" if high is None else f" to {high}")
+    return ""
+
+
+def _describe(fault: ErrorDetails) -> str:
+    if not fault["loc"]:
+        return fault["msg"].removeprefix("Value error, ")
+    name = str(fault["loc"][0])
+    if fault["type"] == "extra_forbidden":
+        return _describe_unknown(name)
+    field = Settings.model_fields[name]
+    if fault["type"] == "value_error":
+        return f"{variable(name)}: {fault['msg'].removeprefix('Value error, ')}"
+    given = fault["input"]
+    if isinstance(given, SecretStr) or name in _SECRETS:
+        return f"{variable(name)} is not allowed; write {allowed(field)}"
+    if fault["type"] in {"path_not_file", "path_not_directory"}:
+        what = "file" if fault["type"] == "path_not_file" else "directory"
+        return f"{variable(name)}={str(given)!r}: there is no {what} at this path"
+    hint = f"; {_SERVICE_LINKS}" if str(given).startswith("tcp://") else ""
+    return f"{variable(name)}={given!r} is not allowed; write {allowed(field)}{hint}"
+
+
+def _describe_unknown(name: str) -> str:
+    if not name.upper().startswith(PREFIX):
+        return f"there is no setting {name!r}; {_nearest(name, list(Settings.model_fields))}"
+    if name.upper().startswith(("TIDEGATE_SERVICE_", "TIDEGATE_PORT_")):
+        return f"{name} is no setting; {_SERVICE_LINKS}"
+    return (
+        f"{name} is no setting; {_nearest(name.upper(), [variable(each) for each in Settings.model_fields])}"
+    )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else "docs/configuration.md lists all of them"

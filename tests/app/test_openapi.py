@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.api.models import PublishAnswer, PublishRequest, RetainedMessage
+from app.api.query import ClearQuery, PublishQuery, RetainedQuery, TopicQuery
+from app.problems import Problem, ProblemType
+from tests.support.bridge import Bridge, running_bridge
+from tests.support.mosquitto import Mosquitto
+
+OPERATIONS = {
+    "publish_topic": ("post", "/v1/topics/{topic}"),
+    "publish_retained": ("put", "/v1/topics/{topic}"),
+    "get_retained": ("get", "/v1/topics/{topic}"),
+    "clear_retained": ("delete", "/v1/topics/{topic}"),
+    "publish_message": ("post", "/v1/publish"),
+    "subscribe": ("get", "/v1/subscribe"),
+    "get_livez": ("get", "/livez"),
+    "get_readyz": ("get", "/readyz"),
+}
+
+
+@pytest.fixture(scope="module")
+def bridge(mosquitto: Mosquitto) -> Iterator[Bridge]:
+    """A bridge that the tests of this module share."""
+    with running_bridge(mosquitto.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def document(bridge: Bridge) -> dict[str, Any]:
+    """The document as it is served."""
+    answer = bridge.client.get("/openapi.json")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The operations by their id."""
+    return {
+        operation["operationId"]: operation
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+
+
+def problems(operation: dict[str, Any]) -> set[str]:
+    """The problem types that an operation documents."""
+    return {
+        name
+        for answer in operation["responses"].values()
+        for name in answer.get("content", {}).get("application/problem+json", {}).get("examples", ())
+    }
+
+
+def test_every_call_has_its_name(document: dict[str, Any]) -> None:
+    """The names are those of routes, SDK methods and tests; no call is left out."""
+    assert document["openapi"].startswith("3.1")
+    assert set(operations(document)) == set(OPERATIONS)
+    for name, (method, path) in OPERATIONS.items():
+        assert document["paths"][path][method]["operationId"] == name
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    """No schema is referred to that is not there, and none is there for nothing."""
+    schemas = document["components"]["schemas"]
+    named = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
+    assert named == set(schemas)
+
+
+def test_every_call_tells_what_it_is_and_answers(document: dict[str, Any]) -> None:
+    """Each has a summary, a success, and only problem details for its errors, each with an example."""
+    for name, operation in operations(document).items():
+        assert operation["summary"], name
+        assert any(status.startswith("2") for status in operation["responses"]), name
+        for status, answer in operation["responses"].items():
+            assert answer["description"], (name, status)
+            if status >= "4":
+                assert list(answer["content"]) == ["application/problem+json"], (name, status)
+                for example in answer["content"]["application/problem+json"]["examples"].values():
+                    assert Problem.model_validate(example["value"]).status == int(status)
+            if status == "503":
+                assert "Retry-After" in answer["headers"], name
+
+
+@pytest.mark.parametrize(
+    ("operation", "model"),
+    [
+        ("publish_topic", PublishQuery),
+        ("publish_retained", RetainedQuery),
+        ("get_retained", TopicQuery),
+        ("clear_retained", ClearQuery),
+    ],
+)
+def test_the_parameters_are_those_that_are_read(
+    document: dict[str, Any], operation: str, model: type[TopicQuery]
+) -> None:
+    """The document has each query parameter of the model with its default, and no other."""
+    described = {
+        each["name"]: each for each in operations(document)[operation]["parameters"] if each["in"] == "query"
+    }
+    assert set(described) == set(model.model_fields)
+    for name, field in model.model_fields.items():
+        assert described[name]["description"] == field.description
+        assert described[name]["schema"].get("default") == field.default
+
+
+def test_the_examples_are_what_the_models_take(document: dict[str, Any]) -> None:
+    """An example that a reader copies works."""
+    schemas = document["components"]["schemas"]
+    for model in (PublishRequest, PublishAnswer, RetainedMessage, Problem):
+        examples = schemas[model.__name__]["examples"]
+        assert examples
+        for example in examples:
+            TypeAdapter(model).validate_python(example)
+
+
+def test_the_examples_can_be_sent(bridge: Bridge, document: dict[str, Any]) -> None:
+    """The bridge takes its own examples."""
+    for example in document["components"]["schemas"]["PublishRequest"]["examples"]:
+        assert bridge.client.post("/v1/publish", json=example).status_code == 200
+    for name in ("publish_topic", "publish_retained", "clear_retained"):
+        method, path = OPERATIONS[name]
+        operation = operations(document)[name]
+        given = [each for each in operation["parameters"] if "example" in each]
+        query = {each["name"]: each["example"] for each in given if each["in"] == "query"}
+        headers = {each["name"]: each["example"] for each in given if each["in"] == "header"}
+        topic = document["paths"][path]["parameters"][0]["example"]
+        body = b"" if method == "delete" else b"21.5"
+        answer = bridge.client.request(
+            method, path.replace("{topic}", topic), params=query, headers=headers, content=body
+        )
+        assert answer.status_code == 200, answer.text
+
+
+def test_every_problem_is_documented_where_it_happens(document: dict[str, Any]) -> None:
+    """A type that no call documents is one that no version of the bridge may answer yet, or of any path."""
+    found = set().union(*(problems(operation) for operation in operations(document).values()))
+    of_any_path = {
+        ProblemType.BAD_REQUEST,
+        ProblemType.NOT_FOUND,
+        ProblemType.METHOD_NOT_ALLOWED,
+        ProblemType.UNAUTHENTICATED,
+        ProblemType.FORBIDDEN,
+        ProblemType.CONFLICT,
+        ProblemType.TOO_MANY_REQUESTS,
+    }
+    assert found == {kind.slug for kind in ProblemType if kind not in of_any_path}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_is_answered_is_documented(bridge: Bridge, document: dict[str, Any], name: str) -> None:
+    """A call that is asked something foolish answers with a status and a type that its document has."""
+    method, path = OPERATIONS[name]
+    answer = bridge.client.request(method, path.replace("{topic}", "a%00"), params={"nothing": "1"})
+    assert answer.status_code == 400
+    slug = answer.json()["type"].removeprefix("urn:tidegate:problem:")
+    assert slug in problems(operations(document)[name])
+
+
+def test_the_document_is_the_same_each_time(bridge: Bridge) -> None:
+    """It is made once and kept."""
+    assert bridge.app.openapi() is bridge.app.openapi()
+
+
+def test_the_docs_load_nothing_from_another_host(bridge: Bridge) -> None:
+    """The page and all that it loads come from the bridge, and no outside validator is asked."""
+    page = bridge.client.get("/docs")
+    assert page.status_code == 200
+    assert "//" not in re.sub(r"<!--.*?-->", "", re.sub(r"https?://www\.w3\.org", "", page.text))
+    assert '"validatorUrl": null' in page.text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) >= 3
+    for path in loaded:
+        assert path.startswith("/")
+        assert bridge.client.get(path).status_code == 200, path
+    assert "/openapi.json" in page.text
+
+
+def test_there_is_no_second_page_of_docs(bridge: Bridge) -> None:
+    """One page is enough: ReDoc is not served."""
+    assert bridge.client.get("/redoc").status_code == 404

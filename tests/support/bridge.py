@@ -1,0 +1,162 @@
+"""A real bridge: the application behind a real uvicorn, on a loopback port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.settings import Settings
+from tests.support.ports import LOOPBACK
+from tidegate.connection import Connect
+
+START_SECONDS: Final = 15.0
+STOP_SECONDS: Final = 15.0
+POLL_SECONDS: Final = 0.01
+REQUEST_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """An answer as it came over the socket.
+
+    Attributes:
+        status: the HTTP status.
+        headers: names in lower case; of a repeated one the last.
+        body: the body's bytes.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body read as JSON."""
+        return json.loads(self.body)
+
+
+class Bridge:
+    """A bridge that runs in a thread; made by ``running_bridge``.
+
+    Attributes:
+        url: where it is, without a trailing slash.
+        port: its port on 127.0.0.1.
+        app: the application.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self._socket = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://{LOOPBACK}:{self.port}"
+        self.client = httpx.Client(base_url=self.url, timeout=REQUEST_SECONDS, trust_env=False)
+        config = uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False)
+        self._server = uvicorn.Server(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
+
+    def start(self) -> None:
+        """Start serving; returns when requests are taken, whether the broker is there or not."""
+        self._thread.start()
+        wait_until(lambda: self._server.started or not self._thread.is_alive(), START_SECONDS)
+        if not self._server.started:
+            raise RuntimeError("the bridge did not start; its log tells why")
+
+    def wait_until_ready(self) -> None:
+        """Wait until the broker answers."""
+        wait_until(lambda: self.client.get("/readyz").status_code == 200, START_SECONDS)
+
+    def stop(self) -> None:
+        """Say goodbye to open streams, and stop."""
+        if self._loop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self.app.state.hub.drain)
+        self._server.should_exit = True
+        self._thread.join(STOP_SECONDS)
+        self.client.close()
+        self._socket.close()
+        if self._thread.is_alive():
+            raise RuntimeError(f"the bridge did not stop within {STOP_SECONDS:g} s")
+
+    def raw(
+        self, method: str, target: bytes, *, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> RawAnswer:
+        """Send a request whose target no HTTP client would let through, byte for byte.
+
+        Args:
+            method: the method.
+            target: the path and query.
+            headers: more headers; ``Content-Length`` is added where neither it nor chunks are there.
+            body: the body, with its chunk marks where it is chunked.
+        """
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        if "content-length" not in given and "transfer-encoding" not in given:
+            given["content-length"] = str(len(body))
+        lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Host: bridge", b"Connection: close"]
+        lines += [f"{name}: {value}".encode("latin-1") for name, value in given.items()]
+        with socket.create_connection((LOOPBACK, self.port), timeout=REQUEST_SECONDS) as connection:
+            connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+            received = b"".join(iter(lambda: connection.recv(65_536), b""))
+        head, _, rest = received.partition(b"\r\n\r\n")
+        status_line, *header_lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(": ")[::2] for line in header_lines)
+        return RawAnswer(int(status_line.split(" ")[1]), {name.lower(): value for name, value in pairs}, rest)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._server.serve(sockets=[self._socket])
+
+
+@contextmanager
+def running_bridge(
+    broker_url: str,
+    *,
+    connect: Connect | None = None,
+    prepare: Callable[[FastAPI], None] | None = None,
+    wait_until_ready: bool = True,
+    **settings: Any,
+) -> Iterator[Bridge]:
+    """Run a bridge.
+
+    Args:
+        broker_url: its broker.
+        connect: what opens connections to the broker; the default client where it is left out.
+        prepare: done to the application before it serves, such as adding a route.
+        wait_until_ready: wait until the broker answers; without it the bridge just serves.
+        settings: any field of ``Settings``.
+    """
+    app = create_app(Settings(broker_url=broker_url, **settings), connect=connect)
+    if prepare is not None:
+        prepare(app)
+    bridge = Bridge(app)
+    try:
+        bridge.start()
+        if wait_until_ready:
+            bridge.wait_until_ready()
+        yield bridge
+    finally:
+        bridge.stop()
+
+
+def wait_until(holds: Callable[[], bool], timeout_seconds: float = START_SECONDS) -> None:
+    """Ask again and again until something holds; raises AssertionError where it does not in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not come about within {timeout_seconds:g} s")
+        time.sleep(POLL_SECONDS)
