@@ -24,11 +24,18 @@ MAX_TOPIC_BYTES: Final = 65_535
 # No code point takes more than four bytes, so that text of up to this many needs no encoding to be measured.
 _ALWAYS_SHORT_ENOUGH: Final = MAX_TOPIC_BYTES // 4
 
-# Control characters, lone surrogates and two non-characters: a broker may hang up on them (§1.5.4).
-_FORBIDDEN: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff"
+MAX_TOPIC_SLASHES: Final = 200
+"""Mosquitto closes the connection on a topic with more, and that connection may be everybody's."""
+
+# Control characters, lone surrogates and non-characters: a broker may close the connection on them (§1.5.4).
+_NON_CHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
+    chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)
+)
+_FORBIDDEN: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff" + _NON_CHARACTERS
 _forbidden_in_filter: Final = re.compile(f"[{_FORBIDDEN}]")
 _forbidden_in_topic: Final = re.compile(f"[+#{_FORBIDDEN}]")
-_is_plain_topic: Final = re.compile(f"[^+#{_FORBIDDEN}]+").fullmatch
+_is_plain_topic: Final = re.compile('[ -"$-*,-~]+').fullmatch
+"""Printable ASCII without wildcards, which nearly all topics are; the rest is looked at closely."""
 
 _SHARE: Final = "$share"
 _SHARE_PREFIX: Final = "$share/"
@@ -39,10 +46,10 @@ def validate_topic(topic: str) -> None:
     """Check a topic name, as PUBLISH carries it (MQTT 5 §3.3.2.1, §4.7).
 
     Raises:
-        TopicError: it is empty, longer than 65,535 bytes of UTF-8, or holds a wildcard, a control character,
-            a lone surrogate, U+FFFE or U+FFFF; the text says where.
+        TopicError: it is empty, longer than 65,535 bytes of UTF-8, has more than 200 slashes, or holds a
+            wildcard, a control character, a lone surrogate or a non-character; the text says where.
     """
-    if len(topic) <= _ALWAYS_SHORT_ENOUGH and _is_plain_topic(topic):
+    if len(topic) <= MAX_TOPIC_SLASHES and _is_plain_topic(topic):
         return
     _check_text(topic, "topic name", _forbidden_in_topic)
 
@@ -67,6 +74,11 @@ def _check_text(text: str, kind: str, forbidden: re.Pattern[str]) -> None:
     if found is not None:
         character = found.group()
         raise _error(text, kind, found.start(), f"{_describe(character)} is not allowed in a {kind}")
+    if text.count("/") > MAX_TOPIC_SLASHES:
+        raise TopicError(
+            f"{_shorten(text)} has {text.count('/'):,} slashes; a {kind} may have {MAX_TOPIC_SLASHES}",
+            topic=text,
+        )
     if len(text) > _ALWAYS_SHORT_ENOUGH and (size := len(text.encode())) > MAX_TOPIC_BYTES:
         raise TopicError(
             f"{_shorten(text)} is {size:,} bytes of UTF-8; a {kind} may have {MAX_TOPIC_BYTES:,}", topic=text
@@ -120,7 +132,7 @@ def _describe(character: str) -> str:
         return f"the wildcard {character!r} ({code_point})"
     if 0xD800 <= ord(character) <= 0xDFFF:
         return f"the lone surrogate {code_point}"
-    if ord(character) >= 0xFFFE:
+    if ord(character) >= 0xFDD0:
         return f"the non-character {code_point}"
     return f"the control character {code_point}"
 

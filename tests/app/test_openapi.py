@@ -18,6 +18,10 @@ OPERATIONS = {
     "publish_retained": ("put", "/v1/topics/{topic}"),
     "get_retained": ("get", "/v1/topics/{topic}"),
     "clear_retained": ("delete", "/v1/topics/{topic}"),
+    "publish_topic_by_query": ("post", "/v1/topics"),
+    "publish_retained_by_query": ("put", "/v1/topics"),
+    "get_retained_by_query": ("get", "/v1/topics"),
+    "clear_retained_by_query": ("delete", "/v1/topics"),
     "publish_message": ("post", "/v1/publish"),
     "subscribe": ("get", "/v1/subscribe"),
     "get_livez": ("get", "/livez"),
@@ -93,10 +97,10 @@ def test_every_call_tells_what_it_is_and_answers(document: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("operation", "model"),
     [
-        ("publish_topic", PublishQuery),
-        ("publish_retained", RetainedQuery),
-        ("get_retained", TopicQuery),
-        ("clear_retained", ClearQuery),
+        ("publish_topic_by_query", PublishQuery),
+        ("publish_retained_by_query", RetainedQuery),
+        ("get_retained_by_query", TopicQuery),
+        ("clear_retained_by_query", ClearQuery),
     ],
 )
 def test_the_parameters_are_those_that_are_read(
@@ -110,6 +114,38 @@ def test_the_parameters_are_those_that_are_read(
     for name, field in model.model_fields.items():
         assert described[name]["description"] == field.description
         assert described[name]["schema"].get("default") == field.default
+
+
+def test_the_topic_is_in_the_path_or_in_the_query(document: dict[str, Any]) -> None:
+    """The two ways to name a topic are two paths, since together they are refused; all else is the same."""
+    both = operations(document)
+    for name in ("publish_topic", "publish_retained", "get_retained", "clear_retained"):
+        in_path, *others = both[name]["parameters"]
+        in_query, *same = both[f"{name}_by_query"]["parameters"]
+        assert (in_path["in"], in_query["in"]) == ("path", "query")
+        assert in_path["required"] is in_query["required"] is True
+        assert others == same
+        assert both[name]["responses"] == both[f"{name}_by_query"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "is_allowed"),
+    [
+        ("a/b", True),
+        ("/", True),
+        ("é", True),
+        ("$SYS/a", False),
+        ("a/+", False),
+        ("#", False),
+        ("a\nb", False),
+    ],
+)
+def test_the_pattern_tells_what_a_topic_may_be(
+    document: dict[str, Any], topic: str, is_allowed: bool
+) -> None:
+    """A client that checks by the document refuses what the bridge would."""
+    pattern = operations(document)["publish_topic"]["parameters"][0]["schema"]["pattern"]
+    assert (re.search(pattern, topic) is not None) is is_allowed
 
 
 def test_the_examples_are_what_the_models_take(document: dict[str, Any]) -> None:
@@ -132,7 +168,7 @@ def test_the_examples_can_be_sent(bridge: Bridge, document: dict[str, Any]) -> N
         given = [each for each in operation["parameters"] if "example" in each]
         query = {each["name"]: each["example"] for each in given if each["in"] == "query"}
         headers = {each["name"]: each["example"] for each in given if each["in"] == "header"}
-        topic = document["paths"][path]["parameters"][0]["example"]
+        topic = operation["parameters"][0]["example"]
         body = b"" if method == "delete" else b"21.5"
         answer = bridge.client.request(
             method, path.replace("{topic}", topic), params=query, headers=headers, content=body

@@ -463,7 +463,7 @@ def test_a_refusing_reason_code_is_an_error_that_names_it(reason_code: int, stat
     """Whatever the broker refuses with is told, by every call that publishes."""
 
     def authorize(action: str, topic: str, options: ConnectOptions) -> int:
-        return reason_code
+        return reason_code if action == "publish" else 0
 
     memory = MemoryBroker(authorize=authorize)
     with running_bridge("mqtt://memory.test", connect=memory.connect) as bridge:
@@ -532,7 +532,12 @@ def test_a_full_queue_is_503() -> None:
     """Only so many messages may wait for the broker; the next is refused at once."""
     with (
         ReservedPort() as port,
-        running_bridge(f"mqtt://{LOOPBACK}:{port.number}", wait_until_ready=False, max_waiting=1) as bridge,
+        running_bridge(
+            f"mqtt://{LOOPBACK}:{port.number}",
+            wait_until_ready=False,
+            max_waiting=1,
+            publish_timeout_seconds=3,
+        ) as bridge,
         ThreadPoolExecutor() as pool,
     ):
         waiting = pool.submit(bridge.client.post, "/v1/topics/a?qos=0", content=b"x")

@@ -356,7 +356,7 @@ async def test_the_reason_of_the_brokers_disconnect_is_told() -> None:
     with Mosquitto(extra=["max_packet_size 2000"]) as broker:
         one = Observed(broker.port)
         lost: asyncio.Future[MQTTConnectionError] = asyncio.get_running_loop().create_future()
-        one.session.on_lost = lost.set_result  # type: ignore[method-assign]
+        one.session.on_lost = lost.set_result  # type: ignore[method-assign,assignment]
         connection = await connect(ConnectOptions(host="127.0.0.1", port=broker.port), one.session)
         connection.publish(Message("a", b"x" * 3000, 1), "token")
         async with asyncio.timeout(10):

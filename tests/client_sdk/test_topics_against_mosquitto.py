@@ -10,8 +10,10 @@ import paho.mqtt.client as paho
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.support.mosquitto import Mosquitto
 from tidegate.errors import TopicError
@@ -33,7 +35,13 @@ plain_filters = (
     .map(lambda parts: "/".join(parts[0] + parts[1]))
     .filter(bool)
 )
-filters = plain_filters | st.builds("$share/{}/{}".format, st.sampled_from(["g", "h"]), plain_filters)
+# Mosquitto 2.0.11 takes a shared subscription to a $-topic and never delivers to it; it may (§4.7.2).
+shared_filters = st.builds(
+    "$share/{}/{}".format,
+    st.sampled_from(["g", "h"]),
+    plain_filters.filter(lambda topic_filter: not topic_filter.startswith("$")),
+)
+filters = plain_filters | shared_filters
 
 
 class Client:
@@ -42,7 +50,7 @@ class Client:
     def __init__(self, broker: Mosquitto) -> None:
         self.copies: queue.Queue[paho.MQTTMessage] = queue.Queue()
         self.answers: queue.Queue[list[int]] = queue.Queue()
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self.client.on_message = lambda _client, _userdata, message: self.copies.put(message)
         self.client.on_subscribe = lambda _client, _userdata, _mid, codes, _found: self.answers.put(
             [code.value for code in codes]
@@ -53,9 +61,9 @@ class Client:
 
     def subscribe(self, topic_filter: str, identifier: int) -> list[int]:
         """Subscribe, and return the broker's reason codes."""
-        carried = Properties(PacketTypes.SUBSCRIBE)
+        carried = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
         carried.SubscriptionIdentifier = identifier
-        self.client.subscribe(topic_filter, options=paho.SubscribeOptions(qos=0), properties=carried)
+        self.client.subscribe(topic_filter, options=SubscribeOptions(qos=0), properties=carried)
         return self.answers.get(timeout=SECONDS)
 
     def unsubscribe(self, topic_filter: str) -> list[int]:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -49,8 +51,8 @@ from tidegate.errors import (
 from tidegate.message import NO_PROPERTIES, Message, Properties
 from tidegate.reason_codes import UNSUPPORTED_PROTOCOL_VERSION, describe
 
-PING_FILTER = "tidegate/round-trip"
-"""Never subscribed to: UNSUBSCRIBE of it is a round trip that every broker answers and no rule forbids."""
+CLOSE_SECONDS = 5.0
+"""How long ``close`` waits for the broker to answer what it was sent."""
 
 _NO_IDENTIFIERS: tuple[int, ...] = ()
 _make_properties: Callable[[int], Any] = PahoProperties
@@ -79,7 +81,7 @@ async def connect(options: ConnectOptions, events: ConnectionEvents) -> AiomqttC
                 try:
                     return await _connect(options, events, 4)
                 except failures.ClosedBeforeConnackError:
-                    raise error from None
+                    raise failures.closed_early(error, encrypted=options.tls is not None) from None
     except TimeoutError:
         address, seconds = f"{options.host}:{options.port}", options.connect_timeout_seconds
         raise MQTTTimeoutError(f"{address} did not answer CONNECT within {seconds:g} s") from None
@@ -130,6 +132,7 @@ class AiomqttConnection(aiomqtt.Client):
         self._loop_thread = threading.get_ident()
         self._failure: BaseException | None = None
         self._farewell: str | None = None
+        self._is_in_handshake = False
         self._is_closed_early = False
         self._is_abandoned = False
         self._is_open = False
@@ -137,6 +140,8 @@ class AiomqttConnection(aiomqtt.Client):
         self._awaits_writable = False
         self._unsent: deque[tuple[paho.MQTTMessageInfo, Any]] = deque()
         self._unacknowledged: dict[int, Any] = {}
+        self._pings: deque[asyncio.Future[None] | None] = deque()
+        self._flushed: asyncio.Future[None] | None = None
         self._replies: dict[int, asyncio.Future[list[int]]] = {}
         self._client.disable_logger()
         self._client.connect_timeout = options.connect_timeout_seconds
@@ -145,6 +150,9 @@ class AiomqttConnection(aiomqtt.Client):
         self._client.on_publish = None
         self._client._handle_pubackcomp = self._on_acknowledgement  # type: ignore[method-assign,assignment]
         self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]
+        self._client._send_pingreq = self._ping_of_paho  # type: ignore[method-assign]
+        self._client._handle_pingresp = self._on_pingresp  # type: ignore[method-assign]
+        self._client._ssl_wrap_socket = self._wrap_socket  # type: ignore[method-assign,assignment]
 
     async def open(self) -> None:
         """Connect, and wait for CONNACK."""
@@ -223,11 +231,28 @@ class AiomqttConnection(aiomqtt.Client):
         return await self._reply(result, mid) or [0] * len(filters)
 
     async def ping(self) -> None:
-        """Make a round trip; paho offers no PINGREQ of one's own, so an UNSUBSCRIBE of nothing serves."""
-        await self.unsubscribe([PING_FILTER])
+        """Send PINGREQ and wait for its PINGRESP, which come in the same order (MQTT 5 §3.12)."""
+        if self._is_closing:
+            raise NotConnectedError("the connection is gone; nothing was sent")
+        answer: asyncio.Future[None] = self._loop.create_future()
+        self._pings.append(answer)
+        paho.Client._send_pingreq(self._client)
+        await answer
 
     async def close(self) -> None:
-        """Flush, send DISCONNECT and close."""
+        """Wait for what is unanswered, send DISCONNECT and close.
+
+        A socket closed with answers unread makes the kernel reset the connection, and the broker then drops
+        what it has not read.
+        """
+        if self._is_closing:
+            return
+        if self._unsent or self._unacknowledged:
+            self._flushed = self._loop.create_future()
+            await asyncio.wait([self._flushed], timeout=CLOSE_SECONDS)
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         if self._is_closing:
             return
         self._is_closing = True
@@ -295,6 +320,22 @@ class AiomqttConnection(aiomqtt.Client):
         token = self._unacknowledged.pop(mid, None)
         if token is not None and not self._is_closing:
             self._events.on_published(token, reason_code)
+            self._settle_flushed()
+
+    def _settle_flushed(self) -> None:
+        flushed = self._flushed
+        if flushed is not None and not (self._unsent or self._unacknowledged or flushed.done()):
+            flushed.set_result(None)
+
+    def _ping_of_paho(self) -> MQTTErrorCode:
+        self._pings.append(None)
+        return paho.Client._send_pingreq(self._client)
+
+    def _on_pingresp(self) -> MQTTErrorCode:
+        answer = self._pings.popleft() if self._pings else None
+        if answer is not None and not answer.done():
+            answer.set_result(None)
+        return paho.Client._handle_pingresp(self._client)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         carried, identifiers = NO_PROPERTIES, _NO_IDENTIFIERS
@@ -364,6 +405,7 @@ class AiomqttConnection(aiomqtt.Client):
             token = unsent.popleft()[1]
             if not self._is_closing:
                 self._events.on_published(token, 0)
+                self._settle_flushed()
         sock = client.socket()
         if sock is not None and client.want_write() and not self._awaits_writable:
             self._awaits_writable = True
@@ -380,14 +422,18 @@ class AiomqttConnection(aiomqtt.Client):
         if error is not None and not isinstance(error, aiomqtt.MqttCodeError):
             reason = str(error)
         lost = MQTTConnectionError(f"the connection to {self._hostname}:{self._port} ended: {reason}")
+        self._fail_replies(lost)
         self.abandon()
+        if self._flushed is not None and not self._flushed.done():
+            self._flushed.set_result(None)
         self._events.on_lost(lost)
 
     def _fail_replies(self, error: MQTTConnectionError) -> None:
         replies, self._replies = self._replies, {}
-        for reply in replies.values():
-            if not reply.done():
-                reply.set_exception(error)
+        pings, self._pings = self._pings, deque()
+        for waiting in (*replies.values(), *pings):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(error)
 
     async def _reply(self, result: int, mid: int | None) -> list[int]:
         if result != paho.MQTT_ERR_SUCCESS or mid is None or self._is_closing:
@@ -403,11 +449,31 @@ class AiomqttConnection(aiomqtt.Client):
             self._failure = error
             raise
 
+    def _wrap_socket(self, plain: socket.socket) -> ssl.SSLSocket:
+        """The TLS handshake, in the connecting thread; where paho's fails it leaves an open socket."""
+        assert self._options.tls is not None
+        self._is_in_handshake = True
+        try:
+            wrapped = self._options.tls.wrap_socket(
+                plain, server_hostname=self._options.host, do_handshake_on_connect=False
+            )
+        except BaseException:
+            plain.close()
+            raise
+        try:
+            wrapped.settimeout(self._options.connect_timeout_seconds)
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        self._is_in_handshake = False
+        return wrapped
+
     def _failed(self, error: aiomqtt.MqttError, address: str) -> MQTTConnectionError:
         if isinstance(error, MqttConnectError):
             return failures.refused(address, error.rc.value if isinstance(error.rc, ReasonCode) else 0x80)
         if self._failure is not None:
-            return failures.unreachable(address, self._failure)
+            return failures.unreachable(address, self._failure, in_handshake=self._is_in_handshake)
         if self._is_closed_early:
             return failures.ClosedBeforeConnackError(f"{address} closed the connection without answering")
         return MQTTConnectionError(f"{address} cannot be reached: {error}")

@@ -21,16 +21,28 @@ def refused(address: str, reason_code: int) -> ConnectRefusedError:
     )
 
 
-def unreachable(address: str, cause: BaseException) -> MQTTConnectionError:
+def closed_early(error: ClosedBeforeConnackError, *, encrypted: bool) -> MQTTConnectionError:
+    """The error for a broker that gave no answer in any version.
+
+    Behind TLS 1.3 a server refuses a client's certificate after the handshake is over, and often without a
+    word.
+    """
+    return TLSError(f"{error}; it may ask for a client certificate") if encrypted else error
+
+
+def unreachable(address: str, cause: BaseException, *, in_handshake: bool) -> MQTTConnectionError:
     """The error for a connection that failed below MQTT.
 
     Args:
         address: host and port.
         cause: what the operating system, the name look-up or the TLS library said.
+        in_handshake: whether the TLS handshake had begun and was not over.
     """
     if isinstance(cause, ssl.SSLCertVerificationError):
         return TLSError(f"the certificate of {address} was not accepted: {cause.verify_message}")
-    if isinstance(cause, ssl.SSLError) or "SSL" in str(cause):
+    if in_handshake and isinstance(cause, ConnectionError):
+        return TLSError(f"{address} ended the TLS handshake: is it a port for TLS? ({cause})")
+    if in_handshake or isinstance(cause, ssl.SSLError) or "ssl" in str(cause).lower():
         return TLSError(f"the TLS handshake with {address} failed: {cause}")
     if isinstance(cause, socket.gaierror):
         return MQTTConnectionError(f"the name in {address} cannot be resolved: {cause.strerror}")

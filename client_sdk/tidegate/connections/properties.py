@@ -6,10 +6,14 @@ Knows no client library: whoever calls brings the object to fill or the attribut
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tidegate.connection import BrokerLimits, ProtocolVersion
 from tidegate.message import NO_PROPERTIES, Properties
+
+IN_FLIGHT_UNTOLD: Final = 20
+"""In flight on MQTT 3.1.1, where a broker cannot tell its limit. Mosquitto's default is 20, and QoS 2
+messages beyond it were seen to be acknowledged and dropped."""
 
 
 def fill(target: Any, carried: Properties) -> None:
@@ -51,12 +55,12 @@ def read_limits(
     client_id: str,
     keepalive_seconds: int,
 ) -> BrokerLimits:
-    """What CONNACK said (MQTT 5 §3.2.2.3)."""
+    """What CONNACK said (MQTT 5 §3.2.2.3), and what is known of brokers where it cannot say anything."""
     return BrokerLimits(
         protocol_version=version,
         session_present=session_present,
         client_id=found.get("AssignedClientIdentifier", client_id),
-        receive_maximum=found.get("ReceiveMaximum", 65_535),
+        receive_maximum=found.get("ReceiveMaximum", 65_535 if version >= 5 else IN_FLIGHT_UNTOLD),
         maximum_qos=found.get("MaximumQoS", 2),
         retain_available=bool(found.get("RetainAvailable", 1)),
         maximum_packet_size=found.get("MaximumPacketSize"),

@@ -1,0 +1,184 @@
+"""The command: its help, its errors, and how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.support.command import Command, run_command
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import LOOPBACK, ReservedPort
+
+COMMANDS = ("serve", "dev", "openapi", "doctor")
+
+
+def test_help_names_the_commands() -> None:
+    """A newcomer sees what there is, and where to begin."""
+    answer = run_command("--help")
+    assert 0 == answer.returncode
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", answer.stdout, re.MULTILINE), command
+    assert "'tidegate dev' starts everything" in answer.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example(command: str) -> None:
+    """Each command says what it is for, and shows one call."""
+    answer = run_command(command, "--help")
+    assert 0 == answer.returncode
+    assert f"Example: tidegate {command}" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "variable"),
+    [
+        ("--host", "TIDEGATE_HOST"),
+        ("--port", "TIDEGATE_PORT"),
+        ("--broker-url", "TIDEGATE_BROKER_URL"),
+        ("--log-level", "TIDEGATE_LOG_LEVEL"),
+    ],
+)
+def test_help_names_the_variable_of_an_option(option: str, variable: str) -> None:
+    """What can be said on the command line can be said in the environment."""
+    text = " ".join(run_command("serve", "--help").stdout.split())
+    assert option in text
+    assert f"[env: {variable}]" in text
+
+
+def test_version() -> None:
+    """The version is one line."""
+    answer = run_command("--version")
+    assert 0 == answer.returncode
+    assert re.fullmatch(r"tidegate \d+\.\d+\.\d+\n", answer.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_settings_end_with_status_2_and_one_line(command: str) -> None:
+    """No command starts with settings that it does not understand, and none shows a stack trace."""
+    answer = run_command(command, settings={"TIDEGATE_PROT": "1"})
+    assert (2, "") == (answer.returncode, answer.stdout)
+    assert "tidegate: TIDEGATE_PROT is no setting; did you mean TIDEGATE_PORT?\n" == answer.stderr
+
+
+def test_an_option_is_checked_like_its_variable() -> None:
+    """The same words, whichever way the value came."""
+    answer = run_command("serve", "--port", "65536")
+    assert 2 == answer.returncode
+    assert "TIDEGATE_PORT=65536 is not allowed; write a whole number from 0 to 65535" in answer.stderr
+
+
+def test_beyond_loopback_is_refused() -> None:
+    """Nobody opens the bridge to the network by accident."""
+    answer = run_command("serve", "--host", "0.0.0.0")
+    assert 2 == answer.returncode
+    assert "TIDEGATE_INSECURE=1" in answer.stderr
+    assert 1 == len(answer.stderr.splitlines())
+
+
+def test_a_taken_port_is_one_line_and_status_1() -> None:
+    """What keeps the bridge from starting is said in words."""
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = run_command("serve", "--port", str(port))
+    assert 1 == answer.returncode
+    assert f"nothing can listen at 127.0.0.1, port {port}" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_streams_with_a_word_and_the_process_with_status_0(
+    mosquitto: Mosquitto, number: signal.Signals
+) -> None:
+    """Who follows a topic is told that the bridge stops, and may come back."""
+    with (
+        ReservedPort() as port,
+        Command("serve", "--port", str(port.number), "--broker-url", mosquitto.url) as bridge,
+    ):
+        url = f"http://{LOOPBACK}:{port.number}"
+        bridge.wait_for(f"serving at {url}")
+        with httpx.stream("GET", f"{url}/v1/subscribe?topic=cli/%23", timeout=30, trust_env=False) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("retry:")
+            status = bridge.interrupt(number)
+            rest = list(lines)
+        assert 0 == status, bridge.output
+        assert "event: close" in rest
+        assert any('"reason":"shutdown"' in line and '"may_reconnect":true' in line for line in rest)
+    assert "Traceback" not in bridge.output
+
+
+def test_no_request_is_logged(mosquitto: Mosquitto) -> None:
+    """A query string may hold a secret, and a log is read by many."""
+    with (
+        ReservedPort() as port,
+        Command("serve", "--port", str(port.number), "--broker-url", mosquitto.url) as bridge,
+    ):
+        url = f"http://{LOOPBACK}:{port.number}"
+        bridge.wait_for(f"serving at {url}")
+        answer = httpx.get(f"{url}/livez?ticket=hunter2", trust_env=False)
+        assert "server" not in answer.headers
+        assert 0 == bridge.interrupt(signal.SIGTERM)
+    assert "hunter2" not in bridge.output
+    assert "livez" not in bridge.output
+
+
+def test_a_log_record_is_one_line_with_time_and_level(mosquitto: Mosquitto) -> None:
+    """Programs that gather logs read them line by line."""
+    with (
+        ReservedPort() as port,
+        Command("serve", "--port", str(port.number), "--broker-url", mosquitto.url) as bridge,
+    ):
+        bridge.wait_for("serving at")
+        assert 0 == bridge.interrupt(signal.SIGTERM)
+    record = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) [\w.]+: .+")
+    lines = bridge.output.splitlines()
+    assert lines
+    assert [] == [line for line in lines if not record.fullmatch(line)]
+
+
+def test_insecure_is_said_loudly(mosquitto: Mosquitto) -> None:
+    """Whoever opens the bridge to the network reads so at each start."""
+    settings = {"TIDEGATE_INSECURE": "1", "TIDEGATE_HOST": "127.0.0.1"}
+    with Command("serve", "--port", "0", "--broker-url", mosquitto.url, settings=settings) as bridge:
+        bridge.wait_for("serving at")
+        assert 0 == bridge.interrupt(signal.SIGTERM)
+    assert "WARNING tidegate: INSECURE" in bridge.output
+
+
+def test_openapi_writes_what_it_then_accepts(tmp_path: Path) -> None:
+    """The description is YAML, and --check tells a file that is up to date from one that is not."""
+    file = tmp_path / "made" / "openapi.yaml"
+    assert 1 == run_command("openapi", "--check", "--output", str(file)).returncode
+    assert 0 == run_command("openapi", "--output", str(file)).returncode
+    assert 0 == run_command("openapi", "--check", "--output", str(file)).returncode
+    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert "3.1" in document["openapi"]
+    assert "/v1/publish" in document["paths"]
+    assert "/console" not in document["paths"]
+    file.write_text(file.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    answer = run_command("openapi", "--check", "--output", str(file))
+    assert 1 == answer.returncode
+    assert "run 'tidegate openapi'" in answer.stderr
+
+
+def test_doctor_ends_with_status_1_where_a_step_fails() -> None:
+    """A script can ask."""
+    with ReservedPort() as port:
+        answer = run_command("doctor", f"mqtt://{LOOPBACK}:{port.number}")
+    assert 1 == answer.returncode
+    assert "FAILED  TCP" in answer.stdout
+    assert "Is the broker running" in answer.stdout
+
+
+def test_doctor_ends_with_status_0_where_all_is_well(mosquitto: Mosquitto) -> None:
+    """Each step is a line."""
+    answer = run_command("doctor", mosquitto.url)
+    assert 0 == answer.returncode, answer.stdout
+    assert ["URL", "DNS", "TCP", "CONNECT"] == re.findall(r"^ok +([A-Z]+) ", answer.stdout, re.MULTILINE)
+    assert answer.stdout.endswith("All is well.\n")
