@@ -183,9 +183,10 @@ class _Path:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(self._options.host, self._options.port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no host name"
             raise StepError(
-                f"the name {self._options.host!r} has no address: {error.strerror or error}",
+                f"the name {self._options.host!r} has no address: {reason}",
                 "Is it spelt right, and does this machine use the name server that knows it?",
             ) from error
         return ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))

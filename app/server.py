@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A signal drains first: ``app.state.drain()``, where the application has set one, runs before the server
-   begins to stop, so that a stream is told why it ends.
+1. A signal drains first: ``drain`` runs before the server begins to stop, so that a stream is told why it
+   ends. uvicorn waits for open streams before the lifespan's end, which would come too late.
 2. SIGTERM and SIGINT are an ordinary end: ``serve`` returns, and the process ends with status 0.
 3. No request is logged: its query string may hold a secret. A record of the log is one line.
 """
@@ -26,7 +26,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
-from app.settings import Settings, is_loopback
+from app.settings import Settings
 
 logger = logging.getLogger("tidegate")
 
@@ -41,16 +41,16 @@ class BridgeServer(uvicorn.Server):
     """A server that drains before it stops.
 
     Args:
-        config: made by ``make_config``.
-        app: the application.
+        config: how uvicorn serves.
+        drain: ends all streams with a word; called once, at the first signal.
         on_started: called once, when requests are taken.
     """
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, *, on_started: Callable[[], None] = _nothing
+        self, config: uvicorn.Config, drain: Callable[[], None], *, on_started: Callable[[], None] = _nothing
     ) -> None:
         super().__init__(config)
-        self._app = app
+        self._drain = drain
         self._on_started = on_started
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -83,18 +83,19 @@ class BridgeServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._exit, sig, frame)
 
     def _exit(self, sig: int, frame: FrameType | None) -> None:
-        drain = getattr(self._app.state, "drain", None)
-        if drain is not None and not self.should_exit:
+        if not self.should_exit:
             try:
-                drain()
+                self._drain()
             except Exception:
                 logger.exception("draining failed; stopping all the same")
         super().handle_exit(sig, frame)
 
 
-def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves the bridge; logging is left to ``configure_logging``."""
-    return uvicorn.Config(
+def make_server(
+    app: FastAPI, settings: Settings, *, on_started: Callable[[], None] = _nothing
+) -> BridgeServer:
+    """The server for an application of ``create_app``; logging is left to ``configure_logging``."""
+    config = uvicorn.Config(
         app,
         loop="uvloop",
         http="httptools",
@@ -107,6 +108,7 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
+    return BridgeServer(config, app.state.hub.drain, on_started=on_started)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -139,17 +141,17 @@ def run(app: FastAPI, settings: Settings) -> None:
     """
     configure_logging(settings.log_level)
     listening = listen(settings.host, settings.port)
-    if not is_loopback(settings.host):
+    if settings.insecure:
         logger.warning(
-            "INSECURE: %s is open to whoever reaches it, with no authentication (TIDEGATE_INSECURE)",
+            "INSECURE: there is no authentication, and TIDEGATE_INSECURE is set: whoever reaches %s may read "
+            "and publish everything that the broker lets the bridge",
             url_of(listening),
         )
 
     def tell() -> None:
         logger.info("serving at %s", url_of(listening))
 
-    server = BridgeServer(make_config(app, settings), app, on_started=tell)
-    server.run(sockets=[listening])
+    make_server(app, settings, on_started=tell).run(sockets=[listening])
 
 
 class OneLine(logging.Formatter):

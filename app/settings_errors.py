@@ -87,15 +87,10 @@ def _describe(fault: ErrorDetails) -> str:
 
 
 def _describe_unknown(name: str) -> str:
-    if not name.upper().startswith(PREFIX):
-        return f"there is no setting {name!r}; {_nearest(name, list(Settings.model_fields))}"
-    if name.upper().startswith(("TIDEGATE_SERVICE_", "TIDEGATE_PORT_")):
+    upper = name.upper()
+    if upper.startswith(("TIDEGATE_SERVICE_", "TIDEGATE_PORT_")):
         return f"{name} is no setting; {_SERVICE_LINKS}"
-    return (
-        f"{name} is no setting; {_nearest(name.upper(), [variable(each) for each in Settings.model_fields])}"
-    )
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else "docs/configuration.md lists all of them"
+    # Without the prefix, which would make all names look alike.
+    near = difflib.get_close_matches(upper.removeprefix(PREFIX).lower(), Settings.model_fields, n=1)
+    hint = f"did you mean {variable(near[0])}?" if near else "docs/configuration.md lists all of them"
+    return f"{name} is no setting; {hint}"

@@ -15,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.api.query import MAX_SECONDS, TopicName
+from app.api.query import MAX_SECONDS, TOPIC_PATTERN, TopicName
 from app.api.strings import MAX_STRING_BYTES, why_not_a_string
 from tidegate.message import NO_PROPERTIES, Properties
 
@@ -99,7 +99,11 @@ class PublishRequest(BaseModel):
         },
     )
 
-    topic: str = Field(description="The topic name (MQTT 5 §4.7).", examples=["sensors/7/temperature"])
+    topic: str = Field(
+        description="The topic name (MQTT 5 §4.7).",
+        examples=["sensors/7/temperature"],
+        json_schema_extra={"minLength": 1, "pattern": TOPIC_PATTERN},
+    )
     payload: Any = Field(
         description="With `json`: any JSON, published as it is written here, every digit and space of it. "
         "With `text`: a string, published as UTF-8. With `base64`: a string, published decoded."

@@ -5,6 +5,7 @@ Their parameters and bodies come from the models that read them, their errors fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 from app.api import publish, subscribe, topics
 from app.api.headers import CORRELATION_DATA, USER_PROPERTY
 from app.api.models import RetainedMessage
-from app.api.query import ClearQuery, PublishQuery, RetainedQuery, TopicQuery
+from app.api.query import TOPIC_PATTERN, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
 from app.problems import ProblemType, documented
 
 REF: Final = "#/components/schemas/"
@@ -88,63 +89,9 @@ _RETAINED_HEADERS: Final[dict[str, tuple[str, str]]] = {
 
 def paths() -> dict[str, Any]:
     """Each path with its operations."""
-    message_body = {
-        "description": "The payload, published as it is.",
-        "content": {
-            "*/*": {
-                "schema": {"type": "string", "format": "binary"},
-                "examples": {"text": {"value": "21.5"}, "json": {"value": '{"celsius": 21.5}'}},
-            }
-        },
-    }
     return {
-        TOPIC_PATH: {
-            "parameters": [
-                {
-                    "name": "topic",
-                    "in": "path",
-                    "required": True,
-                    "description": "The topic, percent-decoded once; it may hold slashes, and `%2F` is one "
-                    "too. Only `GET` takes wildcards: write `+` as it is and `#` as `%23`.",
-                    "schema": {"type": "string", "minLength": 1},
-                    "example": _EXAMPLE_TOPIC,
-                }
-            ],
-            "post": {
-                "operationId": "publish_topic",
-                "tags": ["publish"],
-                "summary": "Publish the body to a topic",
-                "description": "A Content-Type other than the form type, which `curl -d` sends unasked, "
-                "becomes the MQTT 5 content type.",
-                "parameters": [*_query(PublishQuery), *_message_headers()],
-                "requestBody": message_body,
-                "responses": _publish_answers(_BODY),
-            },
-            "put": {
-                "operationId": "publish_retained",
-                "tags": ["publish"],
-                "summary": "Publish the body and keep it as the topic's value",
-                "parameters": [*_query(RetainedQuery), *_message_headers()],
-                "requestBody": {**message_body, "required": True},
-                "responses": _publish_answers(_BODY),
-            },
-            "get": {
-                "operationId": "get_retained",
-                "tags": ["retained"],
-                "summary": "Read what is kept for a topic, or for all that a filter matches",
-                "description": "A topic answers the payload itself; a filter with wildcards answers a list.",
-                "parameters": _query(TopicQuery),
-                "responses": {"200": _retained_answer(), **_problems(_READ)},
-            },
-            "delete": {
-                "operationId": "clear_retained",
-                "tags": ["retained"],
-                "summary": "Clear what is kept for a topic",
-                "description": "Publishes an empty retained message; a success also where nothing is kept.",
-                "parameters": _query(ClearQuery),
-                "responses": _publish_answers(_PUBLISH),
-            },
-        },
+        TOPIC_PATH: _topic_operations("", _topic_in_path),
+        topics.PATH: _topic_operations("_by_query", _topic_in_query),
         publish.PATH: {
             "post": {
                 "operationId": "publish_message",
@@ -169,6 +116,85 @@ def paths() -> dict[str, Any]:
                 "responses": {"200": _stream_answer(), **_problems(_STREAM)},
             }
         },
+    }
+
+
+def _topic_operations(suffix: str, topic: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """The four calls, with the topic in the path or in the query.
+
+    Args:
+        suffix: put behind each operation's id.
+        topic: makes the parameter from the schema of what it may be.
+    """
+    body = {
+        "description": "The payload, published as it is.",
+        "content": {
+            "*/*": {
+                "schema": {"type": "string", "format": "binary"},
+                "examples": {"text": {"value": "21.5"}, "json": {"value": '{"celsius": 21.5}'}},
+            }
+        },
+    }
+    name = topic({"type": "string", "minLength": 1, "pattern": TOPIC_PATTERN})
+    name_or_filter = topic({"type": "string", "minLength": 1})
+    return {
+        "post": {
+            "operationId": "publish_topic" + suffix,
+            "tags": ["publish"],
+            "summary": "Publish the body to a topic",
+            "description": "A Content-Type other than the form type, which `curl -d` sends unasked, becomes "
+            "the MQTT 5 content type.",
+            "parameters": [name, *_query(PublishQuery), *_message_headers()],
+            "requestBody": body,
+            "responses": _publish_answers(_BODY),
+        },
+        "put": {
+            "operationId": "publish_retained" + suffix,
+            "tags": ["publish"],
+            "summary": "Publish the body and keep it as the topic's value",
+            "parameters": [name, *_query(RetainedQuery), *_message_headers()],
+            "requestBody": {**body, "required": True},
+            "responses": _publish_answers(_BODY),
+        },
+        "get": {
+            "operationId": "get_retained" + suffix,
+            "tags": ["retained"],
+            "summary": "Read what is kept for a topic, or for all that a filter matches",
+            "description": "A topic answers the payload itself; a filter with wildcards answers a list.",
+            "parameters": [name_or_filter],
+            "responses": {"200": _retained_answer(), **_problems(_READ)},
+        },
+        "delete": {
+            "operationId": "clear_retained" + suffix,
+            "tags": ["retained"],
+            "summary": "Clear what is kept for a topic",
+            "description": "Publishes an empty retained message; a success also where nothing is kept.",
+            "parameters": [name, *_query(ClearQuery)],
+            "responses": _publish_answers(_PUBLISH),
+        },
+    }
+
+
+def _topic_in_path(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "topic",
+        "in": "path",
+        "required": True,
+        "description": "The topic, percent-decoded once; it may hold slashes, and `%2F` is one too. Only "
+        "`GET` takes wildcards: write `+` as it is and `#` as `%23`.",
+        "schema": schema,
+        "example": _EXAMPLE_TOPIC,
+    }
+
+
+def _topic_in_query(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "topic",
+        "in": "query",
+        "required": True,
+        "description": TopicQuery.model_fields["topic"].description,
+        "schema": schema,
+        "example": "/leading/slash",
     }
 
 
@@ -226,7 +252,15 @@ def _retained_answer() -> dict[str, Any]:
         },
         "content": {
             "*/*": {"schema": {"type": "string", "format": "binary"}, "example": "21.5"},
-            topics.JSON: {"schema": {"type": "array", "items": item}, "example": [example]},
+            topics.JSON: {
+                "schema": {
+                    "anyOf": [
+                        {"type": "array", "items": item, "description": "Of a filter."},
+                        {"description": "Of a topic whose payload says that it is JSON: the payload."},
+                    ]
+                },
+                "example": [example],
+            },
             topics.NDJSON: {
                 "schema": {"type": "string", "description": "One such object a line."},
                 "example": orjson.dumps(example).decode() + "\n",
@@ -236,10 +270,12 @@ def _retained_answer() -> dict[str, Any]:
 
 
 def _query(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """The parameters that a query model reads."""
+    """The parameters that a query model reads; the topic that the path may have instead is not among them."""
     schema = model.model_json_schema()
     parameters = []
     for name, found in schema["properties"].items():
+        if issubclass(model, TopicQuery) and name == "topic":
+            continue
         described = dict(found)
         for variant in described.pop("anyOf", ()):
             if variant.get("type") != "null":
@@ -254,7 +290,7 @@ def _query(model: type[BaseModel]) -> list[dict[str, Any]]:
             "description": described.pop("description"),
         }
         examples = described.pop("examples", None)
-        if examples and name != "topic":
+        if examples:
             parameter["example"] = examples[0]
         parameters.append({**parameter, "schema": described})
     return parameters
@@ -267,7 +303,7 @@ def _message_headers() -> list[dict[str, Any]]:
             "in": "header",
             "description": "`name=value`, percent-encoded; may be there several times, and the order is kept "
             "(MQTT 5 §3.3.2.3.7). Refused where the broker connection is MQTT 3.1.1.",
-            "schema": {"type": "string", "pattern": "="},
+            "schema": {"type": "string", "pattern": "^[^=]*=.*$"},
             "example": "unit=celsius",
         },
         {

@@ -21,6 +21,9 @@ Query = TypeVar("Query", bound=BaseModel)
 MAX_SECONDS: Final = 4_294_967_295
 """The longest message expiry that MQTT can carry (MQTT 5 §3.3.2.3.3)."""
 
+TOPIC_PATTERN: Final = r"^(?!\$)[^+#\u0000-\u001f\u007f-\u009f\ufdd0-\ufdef\ufffe\uffff]+$"
+"""A topic to publish to, as far as an expression tells (ECMA-262)."""
+
 
 def _qos(text: Any) -> int:
     if text not in ("0", "1", "2"):
@@ -53,7 +56,11 @@ def _topic_name(text: str) -> str:
 QoS = Annotated[Literal[0, 1, 2], BeforeValidator(_qos)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Seconds = Annotated[int, BeforeValidator(_seconds), Field(ge=0, le=MAX_SECONDS)]
-TopicName = Annotated[str, AfterValidator(_topic_name), Field(min_length=1)]
+TopicName = Annotated[
+    str,
+    AfterValidator(_topic_name),
+    Field(json_schema_extra={"minLength": 1, "pattern": TOPIC_PATTERN}),
+]
 
 _QUERY_MODEL: Final = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
@@ -71,8 +78,8 @@ class TopicQuery(BaseModel):
 
     topic: str | None = Field(
         None,
-        description="The topic, where the path has none: `/v1/topics?topic=…`. Proxies merge slashes in a "
-        "path, and leave a query alone.",
+        description="The topic, where the path has none. Proxies merge slashes in a path, and leave a query "
+        "alone; here `+` is a space: write `%2B` and `%23` for wildcards.",
         examples=["/leading/slash"],
     )
 

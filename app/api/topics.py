@@ -19,8 +19,8 @@ from app.api.headers import (
     content_type_property,
     message_headers,
     read_headers,
-    refuse_mqtt_headers,
     read_mqtt_headers,
+    refuse_mqtt_headers,
 )
 from app.api.negotiation import preferred
 from app.api.path import topic_in

@@ -12,16 +12,13 @@ it subscribes to; what the HTTP side publishes, it sends.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from app.settings import Settings
 from tidegate.connection import BrokerLimits, Connect, ConnectOptions, Subscription
 from tidegate.errors import NotConnectedError
 from tidegate.message import Message
 from tidegate.session import Session, SessionState, StateChange
-
-SUBSCRIBE_TIMEOUT_SECONDS: Final = 10.0
-
 
 class Receiver(Protocol):
     """Who is told what comes from the broker."""
@@ -92,7 +89,7 @@ class BrokerLink:
         subscription = Subscription(
             topic_filter, qos=qos, identifier=identifier, retain_handling=0 if retained else 2
         )
-        codes = await self.session.subscribe([subscription], timeout_seconds=SUBSCRIBE_TIMEOUT_SECONDS)
+        codes = await self.session.subscribe([subscription])
         return codes[0]
 
     async def unsubscribe(self, topic_filter: str) -> None:

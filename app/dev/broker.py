@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -13,6 +15,8 @@ from iotcore import Broker
 
 LOOPBACK: Final = "127.0.0.1"
 USUAL_PORT: Final = 1883
+ATTEMPTS: Final = 3
+SEGMENT_BYTES: Final = 1_048_576
 PACKET_OVERHEAD_BYTES: Final = 131_072
 """Room for what a PUBLISH carries besides its payload: a topic of 65,535 bytes, and properties."""
 
@@ -47,45 +51,72 @@ class EmbeddedBroker:
     Attributes:
         port: that of MQTT 5; 1883 where it is free.
         port_3_1_1: that of MQTT 3.1.1.
-        url: where MQTT 5 is spoken.
+
+    Raises:
+        OSError: no port could be had.
+        RuntimeError: the broker did not start.
     """
 
     def __init__(self, *, max_payload_bytes: int) -> None:
-        usual = _bound(USUAL_PORT)
-        first = usual or _bound(0)
-        second = _bound(0)
-        assert first is not None
-        assert second is not None
-        with first, second:
-            self.port: int = first.getsockname()[1]
-            self.port_3_1_1: int = second.getsockname()[1]
-        self.url = f"mqtt://{LOOPBACK}:{self.port}"
-        self._directory = tempfile.TemporaryDirectory(prefix="tidegate-")
-        packet_bytes = max_payload_bytes + PACKET_OVERHEAD_BYTES
-        text = _ROUTER.format(segment_bytes=max(1_048_576, packet_bytes))
-        for version, port in (("v5", self.port), ("v4", self.port_3_1_1)):
-            text += _LISTENER.format(version=version, host=LOOPBACK, port=port, packet_bytes=packet_bytes)
-        file = Path(self._directory.name) / "rumqttd.toml"
-        file.write_text(text, encoding="utf-8")
-        self._broker = Broker(config_path=str(file))
+        self._packet_bytes = max_payload_bytes + PACKET_OVERHEAD_BYTES
+        self._resources = ExitStack()
+        self.port = 0
+        self.port_3_1_1 = 0
+
+    @property
+    def url(self) -> str:
+        """Where MQTT 5 is spoken."""
+        return f"mqtt://{LOOPBACK}:{self.port}"
 
     def __enter__(self) -> Self:
-        # Ctrl-C reaches every process of the terminal; the broker's is deaf to it, since it has to go last.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._broker.start()
-        except BaseException:
-            self._directory.cleanup()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for attempt in range(ATTEMPTS):
+            try:
+                self._start()
+                break
+            except OSError:  # somebody was faster to take one of the ports
+                self._resources.close()
+                if attempt == ATTEMPTS - 1:
+                    raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._broker.stop()
-        self._directory.cleanup()
+        self._resources.close()
+
+    def _start(self) -> None:
+        with _bound(USUAL_PORT) or _free() as first, _free() as second:
+            self.port = first.getsockname()[1]
+            self.port_3_1_1 = second.getsockname()[1]
+        directory = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-"))
+        file = Path(directory) / "rumqttd.toml"
+        file.write_text(self._configuration(), encoding="utf-8")
+        broker = Broker(config_path=str(file))
+        self._resources.callback(broker.stop)
+        # Ctrl-C reaches every process of the terminal; the broker's is deaf to it, since it has to go last.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            broker.start()
+        except RuntimeError:
+            self._resources.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _configuration(self) -> str:
+        text = _ROUTER.format(segment_bytes=max(SEGMENT_BYTES, self._packet_bytes))
+        for version, port in (("v5", self.port), ("v4", self.port_3_1_1)):
+            text += _LISTENER.format(
+                version=version, host=LOOPBACK, port=port, packet_bytes=self._packet_bytes
+            )
+        return text
+
+
+def _free() -> socket.socket:
+    found = _bound(0)
+    if found is None:
+        raise OSError(errno.EADDRINUSE, "no port of 127.0.0.1 is free")
+    return found
 
 
 def _bound(port: int) -> socket.socket | None:

@@ -16,7 +16,7 @@ from app.dev.banner import banner
 from app.dev.broker import EmbeddedBroker
 from app.dev.sensors import run_sensors
 from app.main import create_app
-from app.server import BridgeServer, configure_logging, listen, make_config, url_of
+from app.server import configure_logging, listen, make_server, url_of
 from app.settings import Settings
 from tidegate.url import without_password
 
@@ -76,7 +76,7 @@ async def _serve(
     settings: Settings, listening: socket.socket, has_sensors: bool, on_started: Callable[[], None]
 ) -> None:
     app = create_app(settings)
-    server = BridgeServer(make_config(app, settings), app, on_started=on_started)
+    server = make_server(app, settings, on_started=on_started)
     if not has_sensors:
         await server.serve(sockets=[listening])
         return
