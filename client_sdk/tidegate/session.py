@@ -176,6 +176,19 @@ class Session:
         """
         return (await self._live(timeout_seconds)).limits
 
+    async def attempted(self, timeout_seconds: float | None = None) -> BrokerLimits:
+        """Wait for the connection, or for the first failure to make it.
+
+        Raises:
+            MQTTError: why there is no connection; the session goes on trying.
+        """
+        if self._state in (SessionState.IDLE, SessionState.CONNECTING):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    while self._state in (SessionState.IDLE, SessionState.CONNECTING):
+                        await self._change.wait()
+        return await self.connected(0)
+
     def publish(self, message: Message, *, timeout_seconds: float | None = None) -> Coroutine[Any, Any, int]:
         """Publish a message and return the broker's reason code; raises what ``Outbox.publish`` raises."""
         return self._outbox.publish(message, timeout_seconds)

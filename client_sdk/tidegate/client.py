@@ -1,0 +1,108 @@
+"""What publishers and subscribers have in common: their options and their one transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tidegate.configuration import TLS, Options, Token, resolve
+from tidegate.connection import Connect
+from tidegate.errors import NotConnectedError
+from tidegate.formatters import Formatter, JSONFormatter
+from tidegate.transports.transport import Transport
+
+
+class AsyncClient:
+    """An asynchronous client: made anywhere, used on one event loop.
+
+    Args:
+        url: a broker's or a bridge's URL; else ``configure``, ``TIDEGATE_URL``, ``mqtt://localhost:1883``.
+        host: the broker's host; wins over the URL.
+        port: the broker's TCP port.
+        username: the broker's user name.
+        password: the broker's password.
+        client_id: the client identifier (MQTT 5 §3.1.3.1); made up where it is left out.
+        tls: an ``ssl.SSLContext``, a mapping of files (``ca_certs``, ``certfile``, ``keyfile`` …), or True.
+        token: a bridge's bearer token, or what gives one for each request; else ``TIDEGATE_TOKEN``.
+        formatter: what writes and reads payloads; JSON where it is left out.
+        connect: what opens broker connections, for a test: ``MemoryBroker().connect``.
+
+    Raises:
+        ConfigurationError: the options cannot be used together.
+        TLSError: a certificate file cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        client_id: str | None = None,
+        tls: TLS = None,
+        token: Token = None,
+        formatter: Formatter | None = None,
+        connect: Connect | None = None,
+    ) -> None:
+        options = resolve(
+            Options(
+                url=url,
+                host=host,
+                port=port,
+                username=username,
+                password=password,
+                client_id=client_id,
+                tls=tls,
+                token=token,
+                formatter=formatter,
+                connect=connect,
+            )
+        )
+        self.formatter: Formatter = options.formatter or JSONFormatter()
+        self._transport: Transport = options.make_transport()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._at_disconnect: list[Callable[[], None]] = []
+
+    async def connect(self) -> None:
+        """Connect now, instead of with the first call; harmless where there is a connection.
+
+        Raises:
+            MQTTError: why there is none. The client goes on trying in the background, and the call may be
+                repeated.
+        """
+        await self._open().connect()
+
+    async def disconnect(self) -> None:
+        """Finish what is in flight and disconnect; a second call does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            for task in list(self._tasks):
+                task.cancel()
+            await self._transport.close()
+            for call in self._at_disconnect:
+                call()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    def _open(self) -> Transport:
+        if self._is_closed:
+            raise NotConnectedError("the client was disconnected; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError("the client is used on two event loops; make one for each")
+        return self._transport

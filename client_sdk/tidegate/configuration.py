@@ -1,0 +1,163 @@
+"""Where to connect and how: arguments win over ``configure``, ``configure`` over the environment."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from tidegate.connection import Connect
+from tidegate.errors import ConfigurationError
+from tidegate.formatters import Formatter, JSONFormatter
+from tidegate.tls import make_context
+from tidegate.transports.transport import Transport
+from tidegate.url import DEFAULT_URL, parse_url
+
+TLS = ssl.SSLContext | Mapping[str, Any] | bool | None
+Token = str | Callable[[], str] | None
+
+URL_VARIABLE: Final = "TIDEGATE_URL"
+TOKEN_VARIABLE: Final = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a client was told about where and how to connect; None stands for not told.
+
+    Attributes:
+        url: a broker's or a bridge's URL.
+        host: the broker's host; wins over the URL, and means a direct connection.
+        port: the broker's TCP port; 8883 with TLS, else 1883, where it is left out.
+        username: the broker's user name.
+        password: the broker's password.
+        client_id: the client identifier (MQTT 5 §3.1.3.1).
+        tls: a context, a mapping of files, or True for the system's authorities.
+        token: a bridge's bearer token, or what gives one for each request.
+        formatter: what writes and reads payloads.
+        connect: what opens broker connections; an in-memory broker's in tests.
+    """
+
+    url: str | None = None
+    host: str | None = None
+    port: int | None = None
+    username: str | None = None
+    password: str | None = None
+    client_id: str | None = None
+    tls: TLS = None
+    token: Token = None
+    formatter: Formatter | None = None
+    connect: Connect | None = None
+
+    def __repr__(self) -> str:
+        """Without anything that may be secret."""
+        return f"Options(host={self.host!r}, port={self.port!r}, client_id={self.client_id!r}, …)"
+
+    def key(self) -> tuple[object, ...]:
+        """What tells two sets of options apart; those that are the same may share a connection."""
+        plain = (self.url, self.host, self.port, self.username, self.password, self.client_id)
+        others = (self.tls, self.token, self.formatter, self.connect)
+        return (*plain, *(each if isinstance(each, str | bool | None) else id(each) for each in others))
+
+    def over(self, lower: Options) -> Options:
+        """These options, filled up with those of a lower rank."""
+        told = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+        if self.host is not None or self.port is not None:
+            lower = replace(lower, url=None)
+        elif self.url is not None:
+            lower = replace(lower, host=None, port=None)
+        return replace(lower, **told)
+
+    def make_transport(self) -> Transport:
+        """The transport that these options lead to; nothing connects yet.
+
+        Raises:
+            ConfigurationError: they cannot be used together.
+            TLSError: a certificate file cannot be used.
+        """
+        context = make_context(self.tls)
+        if self.host is not None or self.port is not None or self.url is None:
+            target = parse_url(DEFAULT_URL)
+        else:
+            target = parse_url(self.url, tls=context)
+        if target.kind == "bridge":
+            self._refuse_broker_options()
+            from tidegate.transports.bridge import BridgeTransport  # noqa: PLC0415 - brings an HTTP client
+
+            return BridgeTransport(target.bridge_url, token=self.token, tls=context)
+        from tidegate.transports.direct import DirectTransport  # noqa: PLC0415
+
+        options = target.connect_options
+        given: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "username": self.username,
+            "password": self.password,
+            "client_id": self.client_id,
+            "tls": context,
+        }
+        if context is not None and self.port is None and (self.url is None or self.host is not None):
+            given["port"] = 8883
+        told = {name: value for name, value in given.items() if value is not None}
+        return DirectTransport(replace(options, **told), connect=self.connect)
+
+    def _refuse_broker_options(self) -> None:
+        for name in ("username", "password", "client_id", "connect"):
+            if getattr(self, name) is not None:
+                raise ConfigurationError(
+                    f"{name} has no meaning through a bridge, which has its own connection to the broker"
+                )
+
+
+_lock = threading.Lock()
+_configured = Options()
+
+
+def configure(
+    url: str | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    client_id: str | None = None,
+    tls: TLS = None,
+    token: Token = None,
+    formatter: Formatter | None = None,
+    connect: Connect | None = None,
+) -> None:
+    """Say once where decorators and clients connect; what is left out here comes from the environment.
+
+    Args are those of ``Options``. A call replaces what an earlier one said.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    global _configured  # noqa: PLW0603 - said once for the process, like the environment
+    if url is not None:
+        parse_url(url)
+    options = Options(
+        url=url,
+        host=host,
+        port=port,
+        username=username,
+        password=password,
+        client_id=client_id,
+        tls=tls,
+        token=token,
+        formatter=formatter,
+        connect=connect,
+    )
+    with _lock:
+        _configured = options
+
+
+def resolve(options: Options) -> Options:
+    """Fill options up from ``configure`` and then from ``TIDEGATE_URL`` and ``TIDEGATE_TOKEN``."""
+    environment = Options(
+        url=os.environ.get(URL_VARIABLE) or None, token=os.environ.get(TOKEN_VARIABLE) or None
+    )
+    found = options.over(_configured.over(environment))
+    return found if found.formatter is not None else replace(found, formatter=JSONFormatter())

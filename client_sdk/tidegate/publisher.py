@@ -1,0 +1,177 @@
+"""Publishing: an asynchronous class, and the same with calls that block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from tidegate.background import engine
+from tidegate.client import AsyncClient
+from tidegate.configuration import TLS, Token
+from tidegate.connection import Connect
+from tidegate.errors import ConfigurationError
+from tidegate.formatters import Formatter, to_payload
+from tidegate.message import NO_PROPERTIES, Message, Properties
+from tidegate.reason_codes import describe
+from tidegate.topics import validate_topic
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """What became of a message.
+
+    Attributes:
+        topic: where it was published.
+        qos: the quality of service it was sent with.
+        retain: whether the broker was asked to keep it.
+        reason_code: the broker's reason code, below 0x80 (MQTT 5 §3.4.2.1); 0 at QoS 0 and on MQTT 3.1.1.
+        reason: the reason code's name.
+    """
+
+    topic: str
+    qos: int
+    retain: bool
+    reason_code: int
+    reason: str
+
+
+class AsyncPublisher(AsyncClient):
+    """Publishes messages; connects with the first one, and again whenever the connection is lost."""
+
+    async def publish(
+        self,
+        topic: str,
+        payload: Any,
+        qos: int = 1,
+        retain: bool = False,
+        *,
+        properties: Properties = NO_PROPERTIES,
+    ) -> PublishResult:
+        """Publish one message and wait for what becomes of it.
+
+        Args:
+            topic: a topic name (MQTT 5 §4.7).
+            payload: any value that the formatter writes; ``bytes`` go out as they are.
+            qos: 0 (handed to the socket), 1 or 2 (acknowledged by the broker). The default is 1, as in the
+                HTTP API, so that a return means that the broker has the message.
+            retain: keep it as the topic's value (§3.3.1.3).
+            properties: MQTT 5 properties.
+
+        Raises:
+            TopicError: the topic name is not allowed.
+            PayloadError: the formatter cannot write the payload.
+            RefusedError: the broker refused it; NotAuthorizedError where its access rules do.
+            NotConnectedError: there was no connection in time, and nothing was sent.
+            OutcomeUnknownError: it was sent, and not acknowledged in time.
+        """
+        return await self.publish_message(
+            make_message(self.formatter, topic, payload, qos, retain, properties)
+        )
+
+    async def publish_message(self, message: Message) -> PublishResult:
+        """Publish a message whose payload is bytes already; raises what ``publish`` raises."""
+        reason_code = await self._open().publish(message)
+        return PublishResult(message.topic, message.qos, message.retain, reason_code, describe(reason_code))
+
+
+class Publisher:
+    """``AsyncPublisher`` with calls that block; the arguments are the same.
+
+    The connection lives in a thread of the SDK's, so calls may come from any thread, also from inside a
+    running event loop, which then waits.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        client_id: str | None = None,
+        tls: TLS = None,
+        token: Token = None,
+        formatter: Formatter | None = None,
+        connect: Connect | None = None,
+    ) -> None:
+        self._asynchronous = AsyncPublisher(
+            url,
+            host=host,
+            port=port,
+            username=username,
+            password=password,
+            client_id=client_id,
+            tls=tls,
+            token=token,
+            formatter=formatter,
+            connect=connect,
+        )
+
+    def connect(self) -> None:
+        """``AsyncPublisher.connect``, waiting."""
+        engine.run(self._asynchronous.connect())
+
+    def disconnect(self) -> None:
+        """``AsyncPublisher.disconnect``, waiting."""
+        engine.run(self._asynchronous.disconnect())
+
+    def publish(
+        self,
+        topic: str,
+        payload: Any,
+        qos: int = 1,
+        retain: bool = False,
+        *,
+        properties: Properties = NO_PROPERTIES,
+    ) -> PublishResult:
+        """``AsyncPublisher.publish``, waiting."""
+        return self.publish_message(
+            make_message(self._asynchronous.formatter, topic, payload, qos, retain, properties)
+        )
+
+    def publish_message(self, message: Message) -> PublishResult:
+        """``AsyncPublisher.publish_message``, waiting."""
+        return engine.run(self._asynchronous.publish_message(message))
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disconnect()
+
+
+def make_message(
+    formatter: Formatter,
+    topic: str,
+    payload: Any,
+    qos: int,
+    retain: bool,
+    properties: Properties = NO_PROPERTIES,
+) -> Message:
+    """One message, checked and written.
+
+    Raises:
+        TopicError: the topic name is not allowed.
+        ConfigurationError: the QoS is not 0, 1 or 2.
+        PayloadError: the formatter cannot write the payload.
+    """
+    validate_topic(topic)
+    require_qos(qos)
+    return Message(topic, to_payload(formatter, payload), qos, retain, properties)
+
+
+def require_qos(qos: int) -> None:
+    """Raises ConfigurationError for anything that is not the number 0, 1 or 2 (MQTT 5 §4.3)."""
+    if isinstance(qos, bool) or qos not in (0, 1, 2):
+        raise ConfigurationError(f"qos={qos!r} is not a quality of service; it is 0, 1 or 2")
+
+
+def topic_list(topics: str | Iterable[str]) -> list[str]:
+    """One topic or several, as a list without repetitions."""
+    return list(dict.fromkeys([topics] if isinstance(topics, str) else topics))
