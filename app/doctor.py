@@ -144,9 +144,14 @@ async def examine_bridge(
         nonlocal options
         try:
             parts = urlsplit(parse_url(url).bridge_url)
-            tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
-        except (ConfigurationError, OSError) as error:
+        except ConfigurationError as error:
             raise StepError(str(error), "Write it as http://127.0.0.1:8080.") from error
+        try:
+            tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
+        except OSError as error:
+            raise StepError(
+                f"{ca_file} cannot be used: {error}", "--ca-file takes certificates as PEM."
+            ) from error
         port = parts.port or (443 if tls else 80)
         options = ConnectOptions(host=parts.hostname or "", port=port, tls=tls, path=parts.path)
         return f"a bridge, {options.host}, port {options.port}{', with TLS' if tls else ''}"

@@ -8,10 +8,11 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import exceptions, health
+from app.api import console, exceptions, headers, health
 from app.api.body import BodyReader
 from app.api.publish import PublishRoute
 from app.api.strict_query import StrictQuery
@@ -21,7 +22,6 @@ from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.settings import Settings
 from tidegate.connection import Connect
-from tidegate.url import parse_url
 
 
 def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI:
@@ -31,7 +31,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         settings: everything that can be set.
         connect: what opens connections to the broker, for a test; the default client where it is left out.
     """
-    link = BrokerLink(settings, parse_url(settings.broker_url).connect_options, connect=connect)
+    link = BrokerLink(settings, settings.connect_options(), connect=connect)
     hub = Hub(link)
     link.attach(hub)
     bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
@@ -63,6 +63,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link))
+    app.include_router(console.router)
     topics = TopicsRoute(
         link,
         hub,
@@ -74,4 +75,12 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.router.routes[:0] = [topics, PublishRoute(link, bodies), SubscribeRoute(hub, settings)]
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["DELETE", "GET", "POST", "PUT"],
+            allow_headers=["Content-Type", "Last-Event-ID", *headers.REQUEST_HEADERS],
+            expose_headers=["Retry-After", *headers.ANSWER_HEADERS],
+        )
     return app

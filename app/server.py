@@ -132,6 +132,16 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
+def warn_if_insecure(settings: Settings, url: str) -> None:
+    """Say loudly that nobody is asked who they are, where the settings allow it beyond loopback."""
+    if settings.insecure:
+        logger.warning(
+            "INSECURE: there is no authentication, and TIDEGATE_INSECURE is set: whoever reaches %s may read "
+            "and publish everything that the broker lets the bridge",
+            url,
+        )
+
+
 def run(app: FastAPI, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -141,12 +151,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     """
     configure_logging(settings.log_level)
     listening = listen(settings.host, settings.port)
-    if settings.insecure:
-        logger.warning(
-            "INSECURE: there is no authentication, and TIDEGATE_INSECURE is set: whoever reaches %s may read "
-            "and publish everything that the broker lets the bridge",
-            url_of(listening),
-        )
+    warn_if_insecure(settings, url_of(listening))
 
     def tell() -> None:
         logger.info("serving at %s", url_of(listening))

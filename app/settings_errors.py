@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
 from pydantic import DirectoryPath, FilePath, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from app.settings import Settings
 from app.settings_sources import PREFIX, variable
@@ -52,14 +51,13 @@ def allowed(field: FieldInfo) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    low = above = high = None
-    for each in field.metadata:
-        if isinstance(each, Ge):
-            low = each.ge
-        elif isinstance(each, Gt):
-            above = each.gt
-        elif isinstance(each, Le):
-            high = each.le
+    found = {
+        name: getattr(each, name)
+        for each in field.metadata
+        for name in ("ge", "gt", "le")
+        if hasattr(each, name)
+    }
+    low, above, high = found.get("ge"), found.get("gt"), found.get("le")
     if above is not None:
         return f" above {above}" + ("" if high is None else f", up to {high}")
     if low is not None:
@@ -67,15 +65,16 @@ def _bounds(field: FieldInfo) -> str:
     return ""
 
 
-def _describe(fault: ErrorDetails) -> str:
+def _describe(fault: Mapping[str, Any]) -> str:
+    message = str(fault["msg"]).removeprefix("Value error, ")
     if not fault["loc"]:
-        return fault["msg"].removeprefix("Value error, ")
+        return message
     name = str(fault["loc"][0])
     if fault["type"] == "extra_forbidden":
         return _describe_unknown(name)
     field = Settings.model_fields[name]
     if fault["type"] == "value_error":
-        return f"{variable(name)}: {fault['msg'].removeprefix('Value error, ')}"
+        return f"{variable(name)}: {message}"
     given = fault["input"]
     if isinstance(given, SecretStr) or name in _SECRETS:
         return f"{variable(name)} is not allowed; write {allowed(field)}"

@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; each runs every contestant once")
-    parser.add_argument("--seconds", type=int, default=4, help="seconds of load for one contestant in a round")
+    parser.add_argument("--seconds", type=int, default=4, help="seconds of load for one in a round")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(BENCHMARKS))
     if unknown:

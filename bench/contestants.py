@@ -1,4 +1,6 @@
-"""Server processes under load: started on a free loopback port, loaded by wrk for a bounded time, ended by pid."""
+"""Server processes under load: started on a free loopback port, loaded by wrk for a bounded time, ended by
+pid.
+"""
 
 from __future__ import annotations
 
@@ -128,9 +130,8 @@ def load(pid: int, url: str, *, body: bytes, connections: int, seconds: int) -> 
         script.flush()
         command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
         before = _cpu_seconds(pid)
-        done = subprocess.run(
-            [*command, "-s", script.name, url], check=True, capture_output=True, text=True, timeout=seconds + 30
-        )
+        command += ["-s", script.name, url]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 30)
         spent = _cpu_seconds(pid) - before
     counted = re.search(r"(\d+) requests in", done.stdout)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)

@@ -1,7 +1,8 @@
-"""Requests a second of ``POST /v1/topics/…``, beside a FastAPI route and a raw ASGI application that do nothing.
+"""Requests a second of ``POST /v1/topics/…``, beside a FastAPI route and a raw ASGI application that do
+nothing.
 
-All contestants run at once and are loaded in turn, round after round, so that each round's ratios come from the
-same minute of the same machine.
+All contestants run at once and are loaded in turn, round after round, so that each round's ratios come from
+the same minute of the same machine.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Final
 
 from bench.contestants import Load, bridge, load, mosquitto, uvicorn
 
-BODY: Final = b'{"value": 23.5, "unit": "celsius", "note": "a body of a hundred bytes, as the target has it. ....."}'
+BODY: Final = (
+    b'{"value": 23.5, "unit": "celsius", "note": "a body of a hundred bytes, as the target has it. ....."}'
+)
 CONNECTIONS: Final = 64
 REFERENCE: Final = "FastAPI no-op"
 
@@ -37,8 +40,8 @@ def run(*, rounds: int, seconds: int) -> None:
         for _ in range(rounds):
             for name, (pid, url) in contestants.items():
                 seen[name].append(load(pid, url, body=BODY, connections=CONNECTIONS, seconds=seconds))
-    print(f"publish: {CONNECTIONS} connections, {len(BODY)}-byte body, one worker, {rounds} rounds of {seconds} s")
-    print("| | requests/s, median | × FastAPI no-op, median (min to max) | server CPU, µs a request | errors |")
+    print(f"publish: {CONNECTIONS} connections, {len(BODY)}-byte body, {rounds} rounds of {seconds} s")
+    print("| | requests/s, median | × FastAPI no-op, median (min to max) | CPU, µs a request | errors |")
     print("| --- | --- | --- | --- | --- |")
     for name, loads in seen.items():
         ratios = [

@@ -1,8 +1,8 @@
 """A listener's end as Server-Sent Events (WHATWG HTML §9.2).
 
 Who owns what: the request's task runs ``EventSourceResponse``, which waits for the listener, writes what is
-pending in one piece, sends the heartbeat, and notices a client that left. However it ends, the listener leaves
-the hub here and nowhere else.
+pending in one piece, sends the heartbeat, and notices a client that left. However it ends, the listener
+leaves the hub here and nowhere else.
 """
 
 from __future__ import annotations

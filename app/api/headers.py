@@ -27,6 +27,14 @@ FORM_CONTENT_TYPE: Final = b"application/x-www-form-urlencoded"
 USER_PROPERTY: Final = "Mqtt-User-Property"
 CORRELATION_DATA: Final = "Mqtt-Correlation-Data"
 REQUEST_HEADERS: Final = (USER_PROPERTY, CORRELATION_DATA)
+ANSWER_HEADERS: Final = (
+    "Mqtt-Topic",
+    "Mqtt-Qos",
+    "Mqtt-Message-Expiry",
+    "Mqtt-Response-Topic",
+    CORRELATION_DATA,
+    USER_PROPERTY,
+)
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 _BYTES_MAX: Final = 65_535

@@ -5,16 +5,15 @@ Everything that can be refused is refused before the first byte: after a 200 no 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from app.api.event_stream import EventStream
 from app.api.negotiation import preferred
-from app.api.path import after_prefix
 from app.api.query import Flag, QoS, parse_query
+from app.api.raw_route import RawRoute
 from app.hub.event import ControlEvent
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
@@ -23,7 +22,6 @@ from app.settings import Settings
 from tidegate.topics import validate_filter
 
 PATH: Final = "/v1/subscribe"
-_PATH: Final = PATH.encode()
 EVENT_STREAM: Final = "text/event-stream"
 MAX_EVENT_ID_CHARACTERS: Final = 200
 
@@ -42,8 +40,8 @@ class SubscribeQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     topic: tuple[TopicFilter, ...] = Field(
-        description="A topic filter (MQTT 5 §4.7). May be repeated: one stream follows many filters, and gets a "
-        "message once however many of them match. Write `%2B` for `+` and `%23` for `#`.",
+        description="A topic filter (MQTT 5 §4.7). May be repeated: one stream follows many filters, and "
+        "gets a message once however many of them match. Write `%2B` for `+` and `%23` for `#`.",
         examples=[["sensors/+/temperature", "alerts/#"]],
     )
     qos: QoS = Field(1, description="The highest quality of service wanted (MQTT 5 §3.8.3.1).", examples=[1])
@@ -56,7 +54,7 @@ class SubscribeQuery(BaseModel):
     )
 
 
-class SubscribeRoute(BaseRoute):
+class SubscribeRoute(RawRoute):
     """The call.
 
     Args:
@@ -64,28 +62,16 @@ class SubscribeRoute(BaseRoute):
         settings: bounds of streams, and their heartbeat.
     """
 
-    path_format = PATH
+    path = path_format = PATH
+    methods = ("GET",)
 
     def __init__(self, hub: Hub, settings: Settings) -> None:
+        super().__init__()
         self._hub = hub
         self._settings = settings
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the path is this one."""
-        if scope["type"] != "http" or after_prefix(scope, _PATH) != b"":
-            return Match.NONE, {}
-        return Match.FULL, {}
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
-        """No path is made from a name here."""
-        raise NoMatchFound(name, path_params)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
-        if scope["method"] != "GET":
-            raise ProblemError(
-                ProblemType.METHOD_NOT_ALLOWED, f"{PATH} takes no {scope['method']}", headers={"Allow": "GET"}
-            )
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open a stream (ASGI)."""
         query = parse_query(scope["query_string"], SubscribeQuery)
         preferred(scope["headers"], (EVENT_STREAM,))
         self._refuse_beyond_bounds(query)
@@ -121,7 +107,7 @@ class SubscribeRoute(BaseRoute):
             )
         if self._hub.listeners >= settings.max_streams:
             raise ProblemError(
-                ProblemType.TOO_MANY_STREAMS, f"{settings.max_streams} streams are open, and more are not allowed"
+                ProblemType.TOO_MANY_STREAMS, f"{settings.max_streams} streams are open: as many as may be"
             )
 
 

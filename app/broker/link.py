@@ -20,6 +20,7 @@ from tidegate.errors import NotConnectedError
 from tidegate.message import Message
 from tidegate.session import Session, SessionState, StateChange
 
+
 class Receiver(Protocol):
     """Who is told what comes from the broker."""
 

@@ -36,7 +36,7 @@ def banner(bridge_url: str, broker: str) -> str:
     return f"""
 Tidegate runs; Ctrl-C stops it.
 
-  console  {bridge_url}/console
+  console  {bridge_url}/console?topic=demo/%23
   docs     {bridge_url}/docs
   broker   {broker}
 

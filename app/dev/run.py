@@ -10,14 +10,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
-import uvloop
-
 from app.dev.banner import banner
 from app.dev.broker import EmbeddedBroker
 from app.dev.sensors import run_sensors
 from app.main import create_app
-from app.server import configure_logging, listen, make_server, url_of
+from app.server import BridgeServer, configure_logging, listen, make_server, url_of, warn_if_insecure
 from app.settings import Settings
+from tidegate.connection import ConnectOptions
 from tidegate.url import without_password
 
 PORTS_TRIED: Final = 50
@@ -48,10 +47,13 @@ def run(settings: Settings, *, has_sensors: bool, say: Callable[[str], None]) ->
                 "           (embedded; all in memory, and never for production)"
             )
         listening = stack.enter_context(_listen(settings, say))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(
-                _serve(settings, listening, has_sensors, lambda: say(banner(url_of(listening), where)))
-            )
+        warn_if_insecure(settings, url_of(listening))
+        server = make_server(
+            create_app(settings), settings, on_started=lambda: say(banner(url_of(listening), where))
+        )
+        options = settings.connect_options() if has_sensors else None
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_serve(server, listening, options))
 
 
 def _listen(settings: Settings, say: Callable[[str], None]) -> socket.socket:
@@ -72,15 +74,11 @@ def _listen(settings: Settings, say: Callable[[str], None]) -> socket.socket:
     )
 
 
-async def _serve(
-    settings: Settings, listening: socket.socket, has_sensors: bool, on_started: Callable[[], None]
-) -> None:
-    app = create_app(settings)
-    server = make_server(app, settings, on_started=on_started)
-    if not has_sensors:
+async def _serve(server: BridgeServer, listening: socket.socket, sensors_to: ConnectOptions | None) -> None:
+    if sensors_to is None:
         await server.serve(sockets=[listening])
         return
-    sensors = asyncio.create_task(run_sensors(settings.connect_options()), name="sensors")
+    sensors = asyncio.create_task(run_sensors(sensors_to), name="sensors")
     try:
         await server.serve(sockets=[listening])
     finally:

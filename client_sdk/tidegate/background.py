@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
@@ -46,6 +46,12 @@ class BackgroundLoop:
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop, without waiting for it."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def submit_call(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Call and run on the loop without waiting; nothing happens where no loop runs."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            asyncio.run_coroutine_threadsafe(call(), loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for what it gives; a loop of the caller's waits too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ Token = str | Callable[[], str] | None
 URL_VARIABLE: Final = "TIDEGATE_URL"
 TOKEN_VARIABLE: Final = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
 
+_DEFAULT_FORMATTER: Final = JSONFormatter()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -29,8 +31,9 @@ class Options:
 
     Attributes:
         url: a broker's or a bridge's URL.
-        host: the broker's host; wins over the URL, and means a direct connection.
-        port: the broker's TCP port; 8883 with TLS, else 1883, where it is left out.
+        host: the broker's host, for a direct connection; wins over the URL's, and over a whole URL of a lower
+            rank.
+        port: the broker's TCP port; wins over the URL's. Where neither says one: 8883 with TLS, else 1883.
         username: the broker's user name.
         password: the broker's password.
         client_id: the client identifier (MQTT 5 §3.1.3.1).
@@ -59,13 +62,13 @@ class Options:
         """What tells two sets of options apart; those that are the same may share a connection."""
         plain = (self.url, self.host, self.port, self.username, self.password, self.client_id)
         others = (self.tls, self.token, self.formatter, self.connect)
-        return (*plain, *(each if isinstance(each, str | bool | None) else id(each) for each in others))
+        return (*plain, *map(_comparable, others))
 
     def over(self, lower: Options) -> Options:
         """These options, filled up with those of a lower rank."""
         told = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
-        if self.host is not None or self.port is not None:
-            lower = replace(lower, url=None)
+        if self.host is not None:
+            lower = replace(lower, url=None, port=None)
         elif self.url is not None:
             lower = replace(lower, host=None, port=None)
         return replace(lower, **told)
@@ -78,11 +81,8 @@ class Options:
             TLSError: a certificate file cannot be used.
         """
         context = make_context(self.tls)
-        if self.host is not None or self.port is not None or self.url is None:
-            target = parse_url(DEFAULT_URL)
-        else:
-            target = parse_url(self.url, tls=context)
-        if target.kind == "bridge":
+        target = parse_url(self.url or DEFAULT_URL, tls=context)
+        if target.kind == "bridge" and self.host is None:
             self._refuse_broker_options()
             from tidegate.transports.bridge import BridgeTransport  # noqa: PLC0415 - brings an HTTP client
 
@@ -98,17 +98,24 @@ class Options:
             "client_id": self.client_id,
             "tls": context,
         }
-        if context is not None and self.port is None and (self.url is None or self.host is not None):
+        if context is not None and self.port is None and (self.url is None or target.kind == "bridge"):
             given["port"] = 8883
         told = {name: value for name, value in given.items() if value is not None}
         return DirectTransport(replace(options, **told), connect=self.connect)
 
     def _refuse_broker_options(self) -> None:
-        for name in ("username", "password", "client_id", "connect"):
+        for name in ("port", "username", "password", "client_id", "connect"):
             if getattr(self, name) is not None:
                 raise ConfigurationError(
                     f"{name} has no meaning through a bridge, which has its own connection to the broker"
                 )
+
+
+def _comparable(value: object) -> object:
+    """Something that is equal for what means the same, and that keeps alive what is told apart by identity."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(name), str(each)) for name, each in value.items()))
+    return value if isinstance(value, Hashable) else id(value)
 
 
 _lock = threading.Lock()
@@ -160,4 +167,4 @@ def resolve(options: Options) -> Options:
         url=os.environ.get(URL_VARIABLE) or None, token=os.environ.get(TOKEN_VARIABLE) or None
     )
     found = options.over(_configured.over(environment))
-    return found if found.formatter is not None else replace(found, formatter=JSONFormatter())
+    return found if found.formatter is not None else replace(found, formatter=_DEFAULT_FORMATTER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import random
 import threading
 import time
@@ -197,6 +198,17 @@ async_subscribe = subscribe
 _lock = threading.Lock()
 _publishers: dict[tuple[object, ...], AsyncPublisher] = {}
 _subscribers: dict[tuple[object, ...], AsyncSubscriber] = {}
+
+
+def _forget_all() -> None:
+    """In a child process: the connections are the parent's, and so are the handlers that listen."""
+    global _lock  # noqa: PLW0603 - another thread of the parent's may have held it
+    _lock = threading.Lock()
+    _publishers.clear()
+    _subscribers.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def disconnect_all() -> None:

@@ -50,19 +50,24 @@ class JSONFormatter:
                 payload, default=_to_json, allow_nan=False, ensure_ascii=False, separators=(",", ":")
             )
             return text.encode("utf-8")
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise PayloadError(f"the payload cannot be written as JSON: {error}") from error
 
     def parse(self, message: bytes) -> Any:
         """Read a payload; never raises."""
         try:
-            return json.loads(message)
-        except (ValueError, RecursionError):
-            pass
-        try:
-            return message.decode("utf-8")
+            text = message.decode("utf-8")  # and no other encoding, which json would guess at
         except UnicodeDecodeError:
             return message
+        try:
+            return json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            return text
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and Infinity are Python's, not JSON's."""
+    raise ValueError(name)
 
 
 def _to_json(value: Any) -> Any:
@@ -97,12 +102,12 @@ def to_payload(formatter: Formatter, value: Any) -> bytes:
     """
     try:
         written = formatter.format(value)
+        if isinstance(written, str):
+            return written.encode("utf-8")
     except PayloadError:
         raise
     except Exception as error:
         raise PayloadError(f"{type(formatter).__name__} cannot write the payload: {error}") from error
-    if isinstance(written, str):
-        return written.encode("utf-8")
     if isinstance(written, bytes):
         return written
     raise PayloadError(f"{type(formatter).__name__}.format gave {type(written).__name__}, not bytes or str")

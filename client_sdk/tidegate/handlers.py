@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
@@ -57,17 +58,20 @@ class Dispatch:
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._dropped = 0
         self._is_ended = False
-        self._start: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._start: Callable[[], None] | None = self._start_thread
         if is_coroutine_function(handler):
             self._loop = loop or handlers_loop.loop
-            self._wake = asyncio.Event()
             self._start = self._start_task
-        else:
-            self._start = self._start_thread
 
     def receive(self, message: Message) -> None:
         """Take a message; called on the connection's loop, and never waits."""
         if self._is_ended:
+            return
+        if self._loop is not None and self._loop.is_closed():
+            self._is_ended = True
+            logger.error("handler %s gets no more messages: its event loop is closed", self._name)
             return
         if self._start is not None:
             start, self._start = self._start, None
@@ -75,21 +79,18 @@ class Dispatch:
         if self._messages.qsize() >= MAX_QUEUED_MESSAGES:
             self._drop_oldest()
         self._messages.put(message)
-        if is_coroutine_function(self._handler):
-            self._call_soon(self._wake.set)
+        self._wake_task()
 
     def end(self) -> None:
         """Hand over nothing more; what is queued already is dropped."""
         self._is_ended = True
         self._messages.put(None)
-        if is_coroutine_function(self._handler):
-            self._call_soon(self._wake.set)
+        self._wake_task()
 
-    def _call_soon(self, call: Callable[[], None]) -> None:
-        if self._loop.is_closed():
-            self._is_ended = True
-            return
-        self._loop.call_soon_threadsafe(call)
+    def _wake_task(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._wake.set)
 
     def _drop_oldest(self) -> None:
         try:
@@ -111,6 +112,7 @@ class Dispatch:
                 logger.exception("handler %s failed on a message from %r", self._name, message.topic)
 
     def _start_task(self) -> None:
+        assert self._loop is not None
         asyncio.run_coroutine_threadsafe(self._run_task(), self._loop)
 
     async def _run_task(self) -> None:
@@ -126,6 +128,11 @@ class Dispatch:
                 return
             try:
                 await self._handler(*self._arguments(message))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                logger.exception("handler %s was cancelled by what it awaited", self._name)
             except Exception:
                 logger.exception("handler %s failed on a message from %r", self._name, message.topic)
 
@@ -148,7 +155,7 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
 def wants_message(handler: Callable[..., Any]) -> bool:
     """Whether a handler has one parameter, and that is annotated with ``Message``."""
     try:
-        parameters = list(inspect.signature(handler).parameters.values())
+        parameters = list(_signature(handler).parameters.values())
     except (TypeError, ValueError):
         return False
     if len(parameters) != 1:
@@ -157,6 +164,14 @@ def wants_message(handler: Callable[..., Any]) -> bool:
     if isinstance(annotation, str):
         return annotation.rpartition(".")[2] == "Message"
     return annotation is Message
+
+
+def _signature(handler: Callable[..., Any]) -> inspect.Signature:
+    """The signature with its annotations as objects, or as text where they name what is not there."""
+    try:
+        return inspect.signature(handler, eval_str=True)
+    except Exception:  # noqa: BLE001 - annotations are code, and may raise anything
+        return inspect.signature(handler)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -109,6 +110,8 @@ class Publisher:
             formatter=formatter,
             connect=connect,
         )
+        # one that goes out of use without disconnect leaves no connection behind
+        weakref.finalize(self, engine.submit_call, self._asynchronous.disconnect).atexit = False
 
     def connect(self) -> None:
         """``AsyncPublisher.connect``, waiting."""
@@ -137,7 +140,11 @@ class Publisher:
         return engine.run(self._asynchronous.publish_message(message))
 
     def __enter__(self) -> Self:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.disconnect()
+            raise
         return self
 
     def __exit__(

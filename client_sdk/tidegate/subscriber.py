@@ -14,7 +14,7 @@ from tidegate.background import engine
 from tidegate.client import AsyncClient
 from tidegate.configuration import TLS, Token
 from tidegate.connection import Connect
-from tidegate.errors import ConfigurationError, MQTTError, RefusedError
+from tidegate.errors import ConfigurationError, MQTTError
 from tidegate.formatters import Formatter
 from tidegate.handlers import Dispatch, running_loop
 from tidegate.publisher import require_qos, topic_list
@@ -78,10 +78,10 @@ class AsyncSubscriber(AsyncClient):
         while True:
             try:
                 await self.attach(filters, dispatch)
-            except RefusedError as error:
-                logger.error("no longer trying: %s", error)  # noqa: TRY400 - the text has it all
-                return
             except MQTTError as error:
+                if not error.retryable:
+                    logger.error("no longer trying: %s", error)  # noqa: TRY400 - the text has it all
+                    return
                 if not has_failed:
                     logger.warning("cannot follow %s yet: %s; trying until it works", filters[0][0], error)
                 has_failed = True
@@ -156,7 +156,11 @@ class Subscriber:
             self.disconnect()
 
     def __enter__(self) -> Self:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.disconnect()
+            raise
         return self
 
     def __exit__(

@@ -38,6 +38,7 @@ def make_context(tls: ssl.SSLContext | Mapping[str, Any] | bool | None) -> ssl.S
             "cert_reqs must be ssl.CERT_REQUIRED; for anything less give an ssl.SSLContext"
         )
     context = _trusting(tls.get("ca_certs"))
+    _set_version(context, tls.get("tls_version"))
     if tls.get("certfile"):
         _load_pair(context, tls["certfile"], tls.get("keyfile"), tls.get("keyfile_password"))
     elif tls.get("keyfile"):
@@ -48,6 +49,21 @@ def make_context(tls: ssl.SSLContext | Mapping[str, Any] | bool | None) -> ssl.S
         except ssl.SSLError as error:
             raise ConfigurationError(f"tls has ciphers that OpenSSL does not know: {error}") from error
     return context
+
+
+def _set_version(context: ssl.SSLContext, version: ssl._SSLMethod | ssl.TLSVersion | None) -> None:
+    """Hold the context to a version; the protocol constants that mean "the newest" change nothing."""
+    if version is None or version in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS):
+        return
+    if version in (ssl.PROTOCOL_TLSv1_2, ssl.TLSVersion.TLSv1_2):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    elif version == ssl.TLSVersion.TLSv1_3:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    else:
+        raise ConfigurationError(
+            f"tls_version={version!r} is not to be had; give ssl.PROTOCOL_TLS_CLIENT, ssl.TLSVersion.TLSv1_2 or "
+            "ssl.TLSVersion.TLSv1_3"
+        )
 
 
 def _trusting(ca_file: str | Path | None) -> ssl.SSLContext:
@@ -79,14 +95,14 @@ def _load_pair(
     try:
         context.load_cert_chain(certificate, key, password=answer)
     except ssl.SSLError as error:
-        if asked and not password:
-            raise TLSError(f"the key in {file} is encrypted; give its keyfile_password", file=file) from error
-        if asked:
-            raise TLSError(f"the keyfile_password does not open the key in {file}", file=file) from error
         if error.reason == "KEY_VALUES_MISMATCH":
             raise TLSError(
                 f"the key in {file} does not belong to the certificate in {certificate}", file=file
             ) from error
+        if asked and not password:
+            raise TLSError(f"the key in {file} is encrypted; give its keyfile_password", file=file) from error
+        if asked:
+            raise TLSError(f"the keyfile_password does not open the key in {file}", file=file) from error
         raise TLSError(
             f"{certificate} and {file} are no certificate and key in PEM form: {error}", file=file
         ) from error

@@ -11,6 +11,8 @@ import httpx
 import pytest
 import yaml
 
+from tests.support.bridge import wait_until
+from tests.support.certificates import Certificates
 from tests.support.command import Command, run_command
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK, ReservedPort
@@ -182,3 +184,38 @@ def test_doctor_ends_with_status_0_where_all_is_well(mosquitto: Mosquitto) -> No
     assert 0 == answer.returncode, answer.stdout
     assert ["URL", "DNS", "TCP", "CONNECT"] == re.findall(r"^ok +([A-Z]+) ", answer.stdout, re.MULTILINE)
     assert answer.stdout.endswith("All is well.\n")
+
+
+def test_serve_uses_the_settings_of_the_broker(certificates: Certificates) -> None:
+    """User name, password and authority come from settings of their own, and lead to a ready bridge."""
+    settings = {
+        "TIDEGATE_BROKER_USERNAME": "bridge",
+        "TIDEGATE_BROKER_PASSWORD": "right",
+        "TIDEGATE_BROKER_CA_FILE": str(certificates.ca),
+    }
+    with (
+        Mosquitto(passwords={"bridge": "right"}, tls=certificates) as broker,
+        ReservedPort() as port,
+        Command("serve", "--port", str(port.number), "--broker-url", broker.url, settings=settings) as bridge,
+    ):
+        url = f"http://{LOOPBACK}:{port.number}"
+        bridge.wait_for(f"serving at {url}")
+        wait_until(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200)
+        assert 0 == bridge.interrupt(signal.SIGTERM)
+    assert "right" not in bridge.output
+
+
+def test_serve_answers_the_origins_that_it_was_given(mosquitto: Mosquitto) -> None:
+    """A page of a named origin may read the answer, and one of another may not."""
+    settings = {"TIDEGATE_CORS_ORIGINS": "https://panel.example"}
+    arguments = ("serve", "--broker-url", mosquitto.url, "--port")
+    with ReservedPort() as port, Command(*arguments, str(port.number), settings=settings) as bridge:
+        url = f"http://{LOOPBACK}:{port.number}"
+        bridge.wait_for(f"serving at {url}")
+        for origin, allowed in (
+            ("https://panel.example", "https://panel.example"),
+            ("https://x.example", None),
+        ):
+            answer = httpx.get(f"{url}/livez", headers={"Origin": origin}, trust_env=False)
+            assert allowed == answer.headers.get("access-control-allow-origin")
+        assert 0 == bridge.interrupt(signal.SIGTERM)

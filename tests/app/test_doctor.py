@@ -290,3 +290,13 @@ async def test_a_bridge_behind_tls(https_server: str, certificates: Certificates
     assert ["URL", "DNS", "TCP", "TLS", "/livez", "/readyz"] == names(report)
     assert report.is_ok, report.steps
     assert "unknown authority" in failure(await examine_bridge(https_server)).detail
+
+
+async def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
+    """The file at fault is named before anything is tried."""
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("not a certificate")
+    step = failure(await examine_bridge(f"https://{LOOPBACK}:1", ca_file=wrong))
+    assert "URL" == step.name
+    assert "wrong.pem cannot be used" in step.detail
+    assert "--ca-file" in step.advice

@@ -24,12 +24,14 @@ class RecordedUpstream:
         self.identifiers: dict[str, list[int]] = {}
 
     async def subscribe(self, topic_filter: str, qos: int, identifier: int, *, retained: bool) -> int:
+        """Grant, or give the code that the test set."""
         self.calls.append(("subscribe", topic_filter, qos, retained))
         self.identifiers.setdefault(topic_filter, []).append(identifier)
         await asyncio.sleep(0)
         return self.codes.get(topic_filter, qos)
 
     async def unsubscribe(self, topic_filter: str) -> None:
+        """Write it down."""
         self.calls.append(("unsubscribe", topic_filter))
         await asyncio.sleep(0)
 
@@ -175,7 +177,7 @@ async def test_retained_messages_reach_the_joiner_alone() -> None:
 
 
 async def test_a_copy_sent_before_a_listener_joined_is_not_for_it() -> None:
-    """A late joiner takes copies from its own SUBSCRIBE on, so that retained and live neither double nor miss."""
+    """A late joiner takes copies from its own SUBSCRIBE on: retained and live neither double nor miss."""
     upstream = RecordedUpstream()
     hub = Hub(upstream)
     early = await joined(hub, "a")

@@ -67,7 +67,11 @@ def test_overlapping_filters_give_a_message_once(bridge: Bridge) -> None:
         publish(bridge, "streams/once/a", "1")
         publish(bridge, "streams/once/b", "2")
         publish(bridge, "streams/once/a", "3")
-        a1, b2, a3 = (("streams/once/a", "1", False), ("streams/once/b", "2", False), ("streams/once/a", "3", False))
+        a1, b2, a3 = (
+            ("streams/once/a", "1", False),
+            ("streams/once/b", "2", False),
+            ("streams/once/a", "3", False),
+        )
         assert many.wait_for_messages(3) == [a1, b2, a3]
         assert one.wait_for_messages(2) == [a1, a3]
 
@@ -97,7 +101,10 @@ def test_reading_a_retained_message_disturbs_no_stream(bridge: Bridge) -> None:
         for _ in range(3):
             assert bridge.client.get("/v1/topics/streams/read").text == '"kept"'
         publish(bridge, "streams/read", "live")
-        assert stream.wait_for_messages(2) == [("streams/read", "kept", True), ("streams/read", "live", False)]
+        assert stream.wait_for_messages(2) == [
+            ("streams/read", "kept", True),
+            ("streams/read", "live", False),
+        ]
 
 
 def test_hostile_topics_and_payloads_stay_inside_the_json(bridge: Bridge) -> None:
@@ -120,7 +127,8 @@ def test_a_client_that_comes_back_is_told_of_the_gap(bridge: Bridge) -> None:
     with following(bridge, "streams/gap", headers={"Last-Event-ID": "x-7"}) as stream:
         assert stream.wait_for("gap") == {"reason": "not_kept", "last_event_id": "x-7"}
     for name in ("last_event_id", "lastEventId"):
-        with following(bridge, "streams/gap", **{name: "x-8"}) as stream:
+        parameters: dict[str, str] = {name: "x-8"}
+        with following(bridge, "streams/gap", headers=None, **parameters) as stream:
             assert stream.wait_for("gap")["last_event_id"] == "x-8"
 
 
@@ -175,7 +183,7 @@ def test_methods_and_forms_that_a_stream_has_not(bridge: Bridge) -> None:
 
 
 def test_the_number_of_streams_is_bounded(mosquitto: Mosquitto) -> None:
-    """One more than allowed is refused with the name of the bound; a place that is given back can be taken."""
+    """One more than allowed is refused with the bound's name; a place given back can be taken."""
     with running_bridge(mosquitto.url, max_streams=1) as bridge:
         with following(bridge, "a"):
             answer = bridge.client.get("/v1/subscribe?topic=a")

@@ -167,7 +167,7 @@ def test_a_subscribing_function_listens_and_can_still_be_called(way: Way) -> Non
 
 
 def test_a_handler_may_raise_block_and_publish(way: Way, caplog: pytest.LogCaptureFixture) -> None:
-    """One that raises is logged and gets the next message; one that blocks holds up nobody; publishing works."""
+    """One that raises is logged and gets the next message; one that blocks holds up nobody."""
     release = threading.Event()
     good: list[Any] = []
     answers: list[Any] = []
@@ -218,7 +218,7 @@ async def test_a_coroutine_handler_runs_on_the_loop_it_was_decorated_in(way: Way
 
 
 def test_a_coroutine_handler_without_a_loop_may_call_blocking_functions(way: Way) -> None:
-    """It runs on a loop of the SDK's that is not the engine's: a blocking publish inside it does not lock up."""
+    """It runs on a loop that is not the engine's, so a blocking publish inside it waits and does not hang."""
     got: list[Any] = []
 
     @publish("sdk/inner", **way.options)

@@ -27,7 +27,9 @@ class Received:
 
 
 class Stream:
-    """An open stream. Attributes: ``events`` so far, ``text`` so far, ``headers``, and whether it ``ended``."""
+    """An open stream. Attributes: ``events`` so far, ``text`` so far, ``headers``, and whether it
+    ``ended``.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self.headers = response.headers
@@ -106,7 +108,7 @@ def following(
     bridge: Bridge, *filters: str, headers: dict[str, str] | None = None, **parameters: str
 ) -> Iterator[Stream]:
     """Open a stream; it is subscribed once this returns."""
-    query = [*(("topic", each) for each in filters), *parameters.items()]
+    query: dict[str, str | list[str]] = {"topic": list(filters), **parameters}
     with (
         httpx.Client(base_url=bridge.url, timeout=30, trust_env=False) as client,
         client.stream("GET", "/v1/subscribe", params=query, headers=headers) as response,

@@ -90,9 +90,13 @@ function addRow(topic) {
   return cells;
 }
 
+function counted(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 function summary() {
   if (received === 0) return "No messages yet.";
-  const text = `${received} messages, ${latest.size} topics.`;
+  const text = `${counted(received, "message")}, ${counted(latest.size, "topic")}.`;
   if (ignored === 0) return text;
   return `${text} There are more topics than ${MAX_TOPICS}: ${ignored} messages are not shown; narrow the filter.`;
 }

@@ -48,6 +48,7 @@ class DirectTransport:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._routes: list[_Route] = []
         self._by_identifier: dict[int, tuple[str, _Route]] = {}
+        self._qos: dict[str, int] = {}
         self._identifiers = itertools.count(1)
 
     async def connect(self) -> None:
@@ -68,16 +69,19 @@ class DirectTransport:
         for topic_filter, qos in filters:
             identifier = next(self._identifiers)
             self._by_identifier[identifier] = (topic_filter, route)
-            subscriptions.append(Subscription(topic_filter, qos=qos, identifier=identifier))
+            # a second SUBSCRIBE replaces the first, so it asks for the highest QoS of both
+            highest = self._qos[topic_filter] = max(qos, self._qos.get(topic_filter, 0))
+            subscriptions.append(Subscription(topic_filter, qos=highest, identifier=identifier))
         self._routes.append(route)
         try:
             _raise_refused(subscriptions, await self._session.subscribe(subscriptions))
         except BaseException as error:
             self._routes.remove(route)
+            held = {each for other in self._routes for each in other.filters}
             for subscription in subscriptions:
-                self._by_identifier.pop(subscription.identifier or 0, None)
+                if subscription.filter not in held:  # else copies for the others may carry the new identifier
+                    self._by_identifier.pop(subscription.identifier or 0, None)
             if isinstance(error, MQTTError) and not isinstance(error, NotConnectedError):
-                held = {each for other in self._routes for each in other.filters}
                 await self._session.unsubscribe([each for each in route.filters if each not in held])
             raise
 
@@ -97,8 +101,9 @@ class DirectTransport:
             if found is None:
                 continue
             topic_filter, owner = found
-            routes = [owner] if message.retain else [r for r in self._routes if topic_filter in r.filters]
-            for route in routes:
+            for route in self._routes:
+                if (route is not owner) if message.retain else (topic_filter not in route.filters):
+                    continue
                 if route not in served and route.first_match(message.topic) == topic_filter:
                     served.add(route)
                     route.receive(message)
