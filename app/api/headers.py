@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from app.api.percent import percent_decode, percent_encode
-from app.api.strings import why_not_a_string
 from app.problems import ProblemError, ProblemType, did_you_mean
 from tidegate.message import Message, Properties
+from tidegate.strings import why_not_a_string
 
 DEFAULT_CONTENT_TYPE: Final = b"application/octet-stream"
 FORM_CONTENT_TYPE: Final = b"application/x-www-form-urlencoded"

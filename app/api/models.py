@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from app.api.query import MAX_SECONDS, TOPIC_PATTERN, TopicName
-from app.api.strings import MAX_STRING_BYTES, why_not_a_string
 from tidegate.message import NO_PROPERTIES, Properties
+from tidegate.strings import MAX_STRING_BYTES, why_not_a_string
 
 
 def _string(text: str) -> str:

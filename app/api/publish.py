@@ -18,7 +18,7 @@ from app.api.models import PublishRequest
 from app.api.query import NoQuery, parse_query
 from app.api.raw_route import RawRoute
 from app.api.refusals import empty_retained, invalid_body, malformed_body, without_properties
-from app.api.strings import require_topic
+from app.api.topic_rules import require_topic
 from app.broker.link import BrokerLink
 from app.problems import ProblemError, ProblemType
 from tidegate.message import NO_PROPERTIES, Message

@@ -33,7 +33,7 @@ from app.api.query import (
 )
 from app.api.raw_route import REST, RawRoute
 from app.api.refusals import empty_retained, without_properties
-from app.api.strings import require_filter, require_topic
+from app.api.topic_rules import require_filter, require_topic
 from app.broker.link import BrokerLink
 from app.hub.event import envelope
 from app.hub.hub import Hub

@@ -16,6 +16,7 @@ from tidegate.errors import ConfigurationError
 from tidegate.formatters import Formatter, to_payload
 from tidegate.message import NO_PROPERTIES, Message, Properties
 from tidegate.reason_codes import describe
+from tidegate.strings import validate_properties
 from tidegate.topics import validate_topic
 
 
@@ -165,11 +166,12 @@ def make_message(
 
     Raises:
         TopicError: the topic name is not allowed.
-        ConfigurationError: the QoS is not 0, 1 or 2.
+        ConfigurationError: the QoS is not 0, 1 or 2, or MQTT cannot carry a property.
         PayloadError: the formatter cannot write the payload.
     """
     validate_topic(topic)
     require_qos(qos)
+    validate_properties(properties)
     return Message(topic, to_payload(formatter, payload), qos, retain, properties)
 
 

@@ -17,23 +17,13 @@ from keyword import iskeyword
 from typing import Final, Generic, TypeVar
 
 from tidegate.errors import TopicError
-
-MAX_TOPIC_BYTES: Final = 65_535
-"""The longest UTF-8 encoded string that MQTT can carry (MQTT 5 §1.5.4)."""
-
-# No code point takes more than four bytes, so that text of up to this many needs no encoding to be measured.
-_ALWAYS_SHORT_ENOUGH: Final = MAX_TOPIC_BYTES // 4
+from tidegate.strings import FORBIDDEN, MAX_STRING_BYTES, describe_character, encoded_length
 
 MAX_TOPIC_SLASHES: Final = 200
 """Mosquitto closes the connection on a topic with more, and that connection may be everybody's."""
 
-# Control characters, lone surrogates and non-characters: a broker may close the connection on them (§1.5.4).
-_NON_CHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
-    chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)
-)
-_FORBIDDEN: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff" + _NON_CHARACTERS
-_forbidden_in_filter: Final = re.compile(f"[{_FORBIDDEN}]")
-_forbidden_in_topic: Final = re.compile(f"[+#{_FORBIDDEN}]")
+_forbidden_in_filter: Final = re.compile(f"[{FORBIDDEN}]")
+_forbidden_in_topic: Final = re.compile(f"[+#{FORBIDDEN}]")
 _is_plain_topic: Final = re.compile('[ -"$-*,-~]+').fullmatch
 """Printable ASCII without wildcards, which nearly all topics are; the rest is looked at closely."""
 
@@ -73,15 +63,15 @@ def _check_text(text: str, kind: str, forbidden: re.Pattern[str]) -> None:
     found = forbidden.search(text)
     if found is not None:
         character = found.group()
-        raise _error(text, kind, found.start(), f"{_describe(character)} is not allowed in a {kind}")
+        raise _error(text, kind, found.start(), f"{describe_character(character)} is not allowed in a {kind}")
     if text.count("/") > MAX_TOPIC_SLASHES:
         raise TopicError(
             f"{_shorten(text)} has {text.count('/'):,} slashes; a {kind} may have {MAX_TOPIC_SLASHES}",
             topic=text,
         )
-    if len(text) > _ALWAYS_SHORT_ENOUGH and (size := len(text.encode())) > MAX_TOPIC_BYTES:
+    if (size := encoded_length(text)) > MAX_STRING_BYTES:
         raise TopicError(
-            f"{_shorten(text)} is {size:,} bytes of UTF-8; a {kind} may have {MAX_TOPIC_BYTES:,}", topic=text
+            f"{_shorten(text)} is {size:,} bytes of UTF-8; a {kind} may have {MAX_STRING_BYTES:,}", topic=text
         )
 
 
@@ -96,7 +86,7 @@ def _check_share(topic_filter: str) -> int:
         raise _error(topic_filter, kind, begin, "a share name must follow '$share/'")
     for offset, character in enumerate(name):
         if character in "+#":
-            reason = f"{_describe(character)} is not allowed in a share name"
+            reason = f"{describe_character(character)} is not allowed in a share name"
             raise _error(topic_filter, kind, begin + offset, reason)
     start = begin + len(name) + 1
     if not slash or not rest:
@@ -114,27 +104,18 @@ def _check_wildcards(topic_filter: str, start: int) -> None:
         for wildcard in "+#":
             offset = level.find(wildcard)
             if offset >= 0 and level != wildcard:
-                reason = f"{_describe(wildcard)} must be alone in its level"
+                reason = f"{describe_character(wildcard)} must be alone in its level"
                 raise _error(topic_filter, "topic filter", at + offset, reason)
         if level == "#" and at + 1 != end:
-            raise _error(topic_filter, "topic filter", at, f"{_describe('#')} must be the last level")
+            raise _error(
+                topic_filter, "topic filter", at, f"{describe_character('#')} must be the last level"
+            )
         at += len(level) + 1
 
 
 def _error(text: str, kind: str, index: int, reason: str) -> TopicError:
     where = f"character {index + 1:,} of {len(text):,}" if index < len(text) else "at the end"
     return TopicError(f"{reason}: {where} in the {kind} {_shorten(text)}", topic=text)
-
-
-def _describe(character: str) -> str:
-    code_point = f"U+{ord(character):04X}"
-    if character in "+#":
-        return f"the wildcard {character!r} ({code_point})"
-    if 0xD800 <= ord(character) <= 0xDFFF:
-        return f"the lone surrogate {code_point}"
-    if ord(character) >= 0xFDD0:
-        return f"the non-character {code_point}"
-    return f"the control character {code_point}"
 
 
 def _shorten(text: str) -> str:

@@ -1,0 +1,41 @@
+"""Topics and filters that a caller names, as the HTTP side refuses them."""
+
+from __future__ import annotations
+
+from app.problems import ProblemError, ProblemType
+from tidegate.errors import TopicError
+from tidegate.topics import validate_filter, validate_topic
+
+
+def require_topic(topic: str, *, field: str = "topic") -> None:
+    """Check a topic to publish to.
+
+    Args:
+        topic: the topic name.
+        field: where it came from, for the problem.
+
+    Raises:
+        ProblemError: INVALID_TOPIC where it is not allowed, RESERVED_TOPIC where it begins with ``$``.
+    """
+    try:
+        validate_topic(topic)
+    except TopicError as error:
+        raise ProblemError(ProblemType.INVALID_TOPIC, str(error), field=field) from None
+    if topic[0] == "$":
+        raise ProblemError(
+            ProblemType.RESERVED_TOPIC,
+            f"{topic!r} begins with '$': publishing there needs a grant that names it",
+            field=field,
+        )
+
+
+def require_filter(topic_filter: str) -> None:
+    """Check a topic filter to read or to follow.
+
+    Raises:
+        ProblemError: INVALID_TOPIC where it is not allowed.
+    """
+    try:
+        validate_filter(topic_filter)
+    except TopicError as error:
+        raise ProblemError(ProblemType.INVALID_TOPIC, str(error), field="topic") from None
