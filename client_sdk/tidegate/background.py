@@ -31,6 +31,7 @@ class BackgroundLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._of_parents: list[asyncio.AbstractEventLoop] = []
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -68,8 +69,14 @@ class BackgroundLoop:
             raise
 
     def forget(self) -> None:
-        """In a child process: the parent's thread is not here."""
+        """In a child process: the parent's thread is not here.
+
+        The parent's loop is kept from being collected: taking it down here would take file descriptors out of
+        an epoll instance that the parent still uses.
+        """
         self._lock = threading.Lock()
+        if self._loop is not None:
+            self._of_parents.append(self._loop)
         self._loop = None
         self._thread = None
 

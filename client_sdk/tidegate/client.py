@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -65,6 +66,7 @@ class AsyncClient:
         self.formatter: Formatter = options.formatter or JSONFormatter()
         self._transport: Transport = options.make_transport()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._used_in = 0
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_disconnect: list[Callable[[], None]] = []
@@ -80,6 +82,8 @@ class AsyncClient:
 
     async def disconnect(self) -> None:
         """Finish what is in flight and disconnect; a second call does nothing."""
+        if self._used_in not in (0, os.getpid()):
+            return  # a copy in a child process; the connection is the parent's
         if not self._is_closed:
             self._is_closed = True
             for task in list(self._tasks):
@@ -107,6 +111,11 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
+            self._used_in = os.getpid()
+        elif self._used_in != os.getpid():
+            raise NotConnectedError(
+                "the connection is that of the parent process; make a new client after fork"
+            )
         elif self._loop is not loop:
             raise RuntimeError("the client is used on two event loops; make one for each")
         return self._transport

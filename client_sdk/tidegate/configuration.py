@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ class Options:
             TLSError: a certificate file cannot be used.
         """
         context = make_context(self.tls)
-        target = parse_url(self.url or DEFAULT_URL, tls=context)
+        target = parse_url(DEFAULT_URL if self.url is None else self.url, tls=context)
         if target.kind == "bridge" and self.host is None:
             self._refuse_broker_options()
             from tidegate.transports.bridge import BridgeTransport  # noqa: PLC0415 - brings an HTTP client
@@ -112,10 +112,14 @@ class Options:
 
 
 def _comparable(value: object) -> object:
-    """Something that is equal for what means the same, and that keeps alive what is told apart by identity."""
+    """Something hashable, equal for what means the same; keeps alive what only its identity tells apart."""
     if isinstance(value, Mapping):
         return tuple(sorted((str(name), str(each)) for name, each in value.items()))
-    return value if isinstance(value, Hashable) else id(value)
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value
 
 
 _lock = threading.Lock()

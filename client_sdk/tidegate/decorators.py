@@ -55,7 +55,8 @@ def publish(
         topic: a topic name (MQTT 5 §4.7).
         qos: quality of service; 1 and 2 wait for the broker's acknowledgement.
         retain: keep the message as the topic's value.
-        retry_count: how often a publish that failed and may succeed later is tried again.
+        retry_count: how often a publish that failed and may succeed later is tried again; a message that was
+            sent and not acknowledged may then arrive twice.
         retry_delay: seconds before the first retry; it doubles with each, with jitter.
         formatter: what writes the payload; JSON where it is left out.
         url: with the rest below, as for ``AsyncPublisher``.
@@ -198,12 +199,14 @@ async_subscribe = subscribe
 _lock = threading.Lock()
 _publishers: dict[tuple[object, ...], AsyncPublisher] = {}
 _subscribers: dict[tuple[object, ...], AsyncSubscriber] = {}
+_of_parents: list[AsyncPublisher | AsyncSubscriber] = []  # for why they are kept see BackgroundLoop.forget
 
 
 def _forget_all() -> None:
     """In a child process: the connections are the parent's, and so are the handlers that listen."""
     global _lock  # noqa: PLW0603 - another thread of the parent's may have held it
     _lock = threading.Lock()
+    _of_parents.extend([*_publishers.values(), *_subscribers.values()])
     _publishers.clear()
     _subscribers.clear()
 

@@ -1,7 +1,7 @@
 """What a UTF-8 string of MQTT may hold (MQTT 5 §1.5.4).
 
-A broker may end the connection on a string that the standard forbids or advises against. Over a shared connection
-one caller's text would then be everybody's outage, so such text is refused before anything is sent.
+A broker may end the connection on a string that the standard forbids or advises against. Over a shared
+connection one caller's text would then be everybody's outage, so such text is refused before it is sent.
 """
 
 from __future__ import annotations

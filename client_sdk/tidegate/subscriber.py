@@ -14,7 +14,7 @@ from tidegate.background import engine
 from tidegate.client import AsyncClient
 from tidegate.configuration import TLS, Token
 from tidegate.connection import Connect
-from tidegate.errors import ConfigurationError, MQTTError
+from tidegate.errors import ConfigurationError, RefusedError, TopicError, UnsupportedError
 from tidegate.formatters import Formatter
 from tidegate.handlers import Dispatch, running_loop
 from tidegate.publisher import require_qos, topic_list
@@ -67,7 +67,7 @@ class AsyncSubscriber(AsyncClient):
         self._at_disconnect.append(dispatch.end)
 
     async def attach_in_background(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
-        """Like ``attach``, but returns at once; a broker that is away is tried until it answers."""
+        """Like ``attach``, but returns at once; what is wrong is tried again, unless the broker refuses."""
         task = asyncio.create_task(self._insist(filters, dispatch), name=f"tidegate follow {filters[0][0]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -78,10 +78,10 @@ class AsyncSubscriber(AsyncClient):
         while True:
             try:
                 await self.attach(filters, dispatch)
-            except MQTTError as error:
-                if not error.retryable:
-                    logger.error("no longer trying: %s", error)  # noqa: TRY400 - the text has it all
-                    return
+            except (RefusedError, TopicError, UnsupportedError) as error:
+                logger.error("no longer trying: %s", error)  # noqa: TRY400 - the text has it all
+                return
+            except Exception as error:  # noqa: BLE001 - a token's function may raise anything
                 if not has_failed:
                     logger.warning("cannot follow %s yet: %s; trying until it works", filters[0][0], error)
                 has_failed = True

@@ -61,8 +61,8 @@ def _set_version(context: ssl.SSLContext, version: ssl._SSLMethod | ssl.TLSVersi
         context.minimum_version = ssl.TLSVersion.TLSv1_3
     else:
         raise ConfigurationError(
-            f"tls_version={version!r} is not to be had; give ssl.PROTOCOL_TLS_CLIENT, ssl.TLSVersion.TLSv1_2 or "
-            "ssl.TLSVersion.TLSv1_3"
+            f"tls_version={version!r} is not to be had; "
+            "give ssl.PROTOCOL_TLS_CLIENT, ssl.TLSVersion.TLSv1_2 or ssl.TLSVersion.TLSv1_3"
         )
 
 
@@ -95,7 +95,7 @@ def _load_pair(
     try:
         context.load_cert_chain(certificate, key, password=answer)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # the latter: another kind of key
             raise TLSError(
                 f"the key in {file} does not belong to the certificate in {certificate}", file=file
             ) from error

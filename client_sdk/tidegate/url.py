@@ -140,6 +140,6 @@ def _protocol(text: str) -> ProtocolVersion | None:
 
 
 def _keepalive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65_535:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= 65_535:
         raise ConfigurationError(f"keepalive={text!r} is not a number of seconds from 1 to 65535")
     return int(text)

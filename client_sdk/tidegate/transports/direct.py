@@ -49,21 +49,22 @@ class DirectTransport:
         self._routes: list[_Route] = []
         self._by_identifier: dict[int, tuple[str, _Route]] = {}
         self._qos: dict[str, int] = {}
+        self._is_closed = False
         self._identifiers = itertools.count(1)
 
     async def connect(self) -> None:
         """Wait for the connection; a broker that is away is an error at once, and tried again later."""
-        await self._session.start()
+        await self._start()
         await self._session.attempted(self._connect_timeout_seconds)
 
     async def publish(self, message: Message) -> int:
         """Publish over the session."""
-        await self._session.start()
+        await self._start()
         return await self._session.publish(message)
 
     async def subscribe(self, filters: Sequence[tuple[str, int]], receive: Receive) -> None:
         """Subscribe over the session."""
-        await self._session.start()
+        await self._start()
         route = _Route(tuple(topic_filter for topic_filter, _ in filters), receive)
         subscriptions = []
         for topic_filter, qos in filters:
@@ -87,7 +88,13 @@ class DirectTransport:
 
     async def close(self) -> None:
         """Flush and disconnect."""
+        self._is_closed = True
         await self._session.close()
+
+    async def _start(self) -> None:
+        if self._is_closed:
+            raise NotConnectedError("the client was disconnected; make a new one")
+        await self._session.start()
 
     def _deliver(self, message: Message) -> None:
         if not message.subscription_identifiers:

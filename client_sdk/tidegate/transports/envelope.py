@@ -1,0 +1,88 @@
+"""Reading the events of a bridge's stream back into messages."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from datetime import datetime
+from typing import Any, Final
+
+from tidegate.message import NO_PROPERTIES, Message, Properties
+
+_decode: Final = json.JSONDecoder().raw_decode
+_skip_space: Final = re.compile(r"[ \t\r\n]*").match
+
+
+def read_envelope(text: str) -> Message:
+    """The message that an event stands for; a JSON payload keeps every digit and space that it came with.
+
+    Args:
+        text: one JSON object with ``topic``, ``payload``, ``encoding``, ``qos``, ``retain``, ``time`` and
+            ``properties``.
+
+    Raises:
+        ValueError: it is not such an object.
+        KeyError: a member is missing.
+    """
+    members = _split_members(text)
+    body = {name: value for name, (value, _) in members.items()}
+    encoding = body["encoding"]
+    payload, raw = members["payload"]
+    if encoding == "json":
+        octets = raw.encode("utf-8")
+    elif encoding == "text":
+        octets = payload.encode("utf-8")
+    elif encoding == "base64":
+        octets = base64.b64decode(payload, validate=True)
+    else:
+        raise ValueError(f"the encoding {encoding!r} is unknown")
+    return Message(
+        body["topic"],
+        octets,
+        body["qos"],
+        body["retain"],
+        _properties(body.get("properties") or {}),
+        received_at=datetime.fromisoformat(body["time"]).timestamp(),
+    )
+
+
+def _split_members(text: str) -> dict[str, tuple[Any, str]]:
+    """The members of one JSON object, each with its value as it is written."""
+    members: dict[str, tuple[Any, str]] = {}
+    at = _after(text, 0, "{")
+    while text[at : at + 1] != "}":
+        if members:
+            at = _after(text, at, ",")
+        name, at = _decode(text, at)
+        start = _after(text, at, ":")
+        value, end = _decode(text, start)
+        members[str(name)] = (value, text[start:end])
+        at = _end_of_space(text, end)
+    return members
+
+
+def _after(text: str, at: int, mark: str) -> int:
+    at = _end_of_space(text, at)
+    if text[at : at + 1] != mark:
+        raise ValueError(f"there is no {mark!r} at character {at + 1} of the event")
+    return _end_of_space(text, at + 1)
+
+
+def _end_of_space(text: str, at: int) -> int:
+    found = _skip_space(text, at)
+    return found.end() if found else at
+
+
+def _properties(found: dict[str, Any]) -> Properties:
+    if not found:
+        return NO_PROPERTIES
+    correlation_data = found.get("correlation_data")
+    return Properties(
+        payload_format=found.get("payload_format"),
+        message_expiry=found.get("message_expiry"),
+        content_type=found.get("content_type"),
+        response_topic=found.get("response_topic"),
+        correlation_data=None if correlation_data is None else base64.b64decode(correlation_data),
+        user_properties=tuple((name, value) for name, value in found.get("user_properties", ())),
+    )

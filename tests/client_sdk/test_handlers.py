@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from tests.support.bridge import wait_until
+from tidegate import JSONFormatter, Message
+from tidegate import message as message_module
+from tidegate.handlers import MAX_QUEUED_MESSAGES, Dispatch, is_coroutine_function, wants_message
+
+SECONDS = 20.0
+
+
+class _Note:
+    class Message:
+        """A namesake of the SDK's class."""
+
+
+def dispatch(handler: Any, *, loop: asyncio.AbstractEventLoop | None = None) -> Dispatch:
+    """The way to a handler that takes the payload alone."""
+    return Dispatch(handler, JSONFormatter(), loop=loop, with_topic=False)
+
+
+def _whole(message: Message) -> None: ...
+
+
+def _whole_by_module(message: message_module.Message) -> None: ...
+
+
+def _whole_of_unknown(message: Message, *rest: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+def _strangers(note: _Note.Message) -> None: ...
+
+
+def _plain(payload: dict[str, Any]) -> None: ...
+
+
+def _two(topic: str, message: Message) -> None: ...
+
+
+class _Callable:
+    async def __call__(self, message: Message) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        (_whole, True),
+        (_whole_by_module, True),
+        (functools.partial(_two, "a"), True),
+        (_Callable(), True),
+        (_strangers, False),
+        (_plain, False),
+        (_two, False),
+        (_whole_of_unknown, False),
+        (lambda message: None, False),
+        (print, False),
+        (dict, False),
+    ],
+    ids=repr,
+)
+def test_only_the_sdks_message_annotation_asks_for_the_whole_message(handler: Any, expected: bool) -> None:
+    """One parameter annotated with this very class gets everything; a namesake or another shape does not."""
+    assert wants_message(handler) is expected
+
+
+def test_an_annotation_that_cannot_be_resolved_counts_by_its_name() -> None:
+    """A name imported for type checkers alone is not there when the program runs."""
+    namespace: dict[str, Any] = {}
+    exec("from __future__ import annotations\ndef handle(message: tidegate.Message): ...", namespace)
+    assert wants_message(namespace["handle"])
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [(_Callable(), True), (functools.partial(_Callable()), True), (_plain, False), (_Callable, False)],
+    ids=repr,
+)
+def test_a_coroutine_function_is_known_in_every_disguise(handler: Any, expected: bool) -> None:
+    """Partials and callable objects are looked through; making an object is no coroutine."""
+    assert is_coroutine_function(handler) is expected
+
+
+async def test_a_slow_handler_loses_the_oldest_and_the_log_says_how_many(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The queue is bounded, the newest messages stay, and nobody waits."""
+    got: list[int] = []
+    release = threading.Event()
+
+    def handle(payload: int) -> None:
+        release.wait(SECONDS)
+        got.append(payload)
+
+    slow = dispatch(handle)
+    slow.receive(Message("a", b"-1"))
+    await asyncio.to_thread(wait_until, slow._messages.empty)
+    count = MAX_QUEUED_MESSAGES + 5
+    for number in range(count):
+        slow.receive(Message("a", b"%d" % number))
+    assert "4 messages dropped" in caplog.text
+    release.set()
+    await asyncio.to_thread(wait_until, lambda: bool(got) and got[-1] == count - 1)
+    assert got == [-1, *range(5, count)]
+    slow.end()
+
+
+async def test_a_handler_that_was_ended_gets_nothing_more() -> None:
+    """What was queued at the end is dropped, for both kinds of handler."""
+    for make in (lambda got: got.append, _Recorder):
+        got: list[Any] = []
+        handler = make(got)
+        ended = dispatch(handler, loop=asyncio.get_running_loop())
+        ended.receive(Message("a", b"1"))
+        async with asyncio.timeout(SECONDS):
+            while not got:
+                await asyncio.sleep(0.01)
+        ended.end()
+        ended.receive(Message("a", b"2"))
+        await asyncio.sleep(0)
+        assert got == [1]
+
+
+class _Recorder:
+    def __init__(self, got: list[Any]) -> None:
+        self.got = got
+
+    async def __call__(self, payload: Any) -> None:
+        self.got.append(payload)
+
+
+async def test_a_coroutine_handler_outlives_what_it_awaits(caplog: pytest.LogCaptureFixture) -> None:
+    """A cancelled part, or an error, ends one call and not the handler."""
+    got: list[Any] = []
+
+    async def handle(payload: str) -> None:
+        if payload == "cancel":
+            part = asyncio.ensure_future(asyncio.sleep(0))
+            part.cancel()
+            await part
+        if payload == "raise":
+            raise RuntimeError("boom")
+        got.append(payload)
+
+    robust = dispatch(handle, loop=asyncio.get_running_loop())
+    for payload in (b"cancel", b"raise", b"work"):
+        robust.receive(Message("a", payload))
+    async with asyncio.timeout(SECONDS):
+        while not got:
+            await asyncio.sleep(0.01)
+    assert got == ["work"]
+    assert "was cancelled by what it awaited" in caplog.text
+    assert "boom" in caplog.text
+    robust.end()
+
+
+@pytest.mark.parametrize("messages_before", [0, 1])
+def test_a_handler_whose_loop_is_closed_is_told_in_the_log(
+    messages_before: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection does not notice, and the log says once why nothing comes."""
+    caplog.set_level(logging.ERROR, "tidegate")
+    got: list[Any] = []
+
+    async def start() -> Dispatch:
+        made = dispatch(_Recorder(got), loop=asyncio.get_running_loop())
+        for _ in range(messages_before):
+            made.receive(Message("a", b"1"))
+        async with asyncio.timeout(SECONDS):
+            while len(got) < messages_before:
+                await asyncio.sleep(0.01)
+        return made
+
+    orphan = asyncio.run(start())
+    for _ in range(3):
+        orphan.receive(Message("a", b"2"))
+    orphan.end()
+    assert got == [1] * messages_before
+    assert [each.getMessage() for each in caplog.records] == [
+        "handler _Recorder gets no more messages: its event loop is closed"
+    ]
