@@ -50,7 +50,7 @@ class JSONFormatter:
                 payload, default=_to_json, allow_nan=False, ensure_ascii=False, separators=(",", ":")
             )
             return text.encode("utf-8")
-        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        except (TypeError, ValueError, ArithmeticError, RecursionError, BufferError) as error:
             raise PayloadError(f"the payload cannot be written as JSON: {error}") from error
 
     def parse(self, message: bytes) -> Any:

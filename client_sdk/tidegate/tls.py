@@ -94,8 +94,10 @@ def _load_pair(
     file = str(key or certificate)
     try:
         context.load_cert_chain(certificate, key, password=answer)
+    except ValueError as error:  # a password longer than OpenSSL takes
+        raise TLSError(f"the keyfile_password does not open the key in {file}: {error}", file=file) from error
     except ssl.SSLError as error:
-        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # the latter: another kind of key
+        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # or another kind
             raise TLSError(
                 f"the key in {file} does not belong to the certificate in {certificate}", file=file
             ) from error

@@ -46,7 +46,8 @@ def parse_url(url: str, *, tls: ssl.SSLContext | None = None) -> Target:
         url: ``mqtt://``, ``mqtts://``, ``ws://``, ``wss://`` with optional ``user:password@``, port,
             WebSocket path and the parameters ``client_id``, ``keepalive`` (seconds) and ``protocol``
             (``auto``, ``5``, ``3.1.1``); or ``http://``, ``https://``.
-        tls: the context for ``mqtts`` and ``wss``; the system's certificate authorities where it is left out.
+        tls: the context; ``mqtt`` and ``ws`` then mean the same as ``mqtts`` and ``wss``, which take the
+            system's certificate authorities where it is left out.
 
     Raises:
         ConfigurationError: the URL cannot be used; the text never repeats its password.
@@ -56,6 +57,11 @@ def parse_url(url: str, *, tls: ssl.SSLContext | None = None) -> Target:
         port = parts.port
     except ValueError as error:
         raise ConfigurationError(f"the URL cannot be read: {_reason(error, url)}") from None
+    if "@" in parts.path or "@" in parts.query or "@" in parts.fragment:
+        raise ConfigurationError(
+            "the URL has an '@' behind its host; in a user name or password write %2F for '/', %3F for '?', "
+            "%23 for '#' and %40 for '@'"
+        )
     if parts.scheme in _BRIDGE_SCHEMES:
         return Target("bridge", bridge_url=_bridge_url(parts))
     if parts.scheme not in _BROKER_SCHEMES:
@@ -66,6 +72,8 @@ def parse_url(url: str, *, tls: ssl.SSLContext | None = None) -> Target:
             f"the {parts.scheme} URL names no host, as in {parts.scheme}://broker.example"
         )
     transport, encrypted, default_port = _BROKER_SCHEMES[parts.scheme]
+    if tls is not None and not encrypted:
+        encrypted, default_port = True, {"tcp": 8883, "websockets": 443}[transport]
     if transport == "tcp" and parts.path not in ("", "/"):
         raise ConfigurationError(f"a path ({parts.path!r}) has no meaning in an {parts.scheme} URL")
     if parts.fragment:
@@ -89,13 +97,14 @@ def parse_url(url: str, *, tls: ssl.SSLContext | None = None) -> Target:
 
 
 def without_password(url: str) -> str:
-    """The URL with its password, if it has one, replaced by ``***``: fit for a log or an error text."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    userinfo, at, host = authority.rpartition("@")
-    if not at or ":" not in userinfo:
-        return url
-    return f"{scheme}{separator}{userinfo.partition(':')[0]}:***@{host}{slash}{path}"
+    """The URL with its password, if it may have one, replaced by ``***``: fit for a log or an error text.
+
+    Whatever stands between the first colon and the last ``@`` counts as the password, well-formed or not.
+    """
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    userinfo, at, host = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    return f"{scheme}{separator}{user}:***@{host}" if at and colon else url
 
 
 def _scheme(url: str) -> str:

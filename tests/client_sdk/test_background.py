@@ -168,7 +168,7 @@ def test_a_program_ends_when_its_main_thread_does(mosquitto: Mosquitto) -> None:
         "subscriber.subscribe('exit/#', lambda topic, payload: None)\n"
     )
     outcome = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program],
+        [sys.executable, "-W", "default", "-c", program],
         env={"TIDEGATE_URL": mosquitto.url, "PATH": ""},
         capture_output=True,
         text=True,

@@ -80,6 +80,7 @@ def test_an_argument_wins_over_configure_and_configure_over_the_environment(
     assert endpoint(port=4) == ("configured", 4, False)
     configure(host="configured", port=5)
     assert endpoint() == ("configured", 5, False)
+    assert endpoint(host="argument") == ("argument", 1883, False)
     assert endpoint(url="mqtt://argument") == ("argument", 1883, False)
     configure()
     assert endpoint() == ("environment", 1, False)

@@ -223,7 +223,7 @@ def test_an_encrypted_key_without_password_is_an_error(
     certificates: Certificates, encrypted_key: Path, password: str | None
 ) -> None:
     """It says what is missing."""
-    with pytest.raises(TLSError, match="keyfile_password"):
+    with pytest.raises(TLSError, match="is encrypted; give its keyfile_password"):
         make_context(
             {
                 "certfile": certificates.client_certificate,

@@ -60,11 +60,12 @@ def test_a_secure_scheme_verifies_by_default(url: str, port: int) -> None:
     assert (options.tls.verify_mode, options.tls.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-def test_a_context_of_the_callers_is_used_by_secure_schemes_alone() -> None:
-    """The scheme decides whether there is TLS; the context only says how."""
+def test_a_context_of_the_callers_means_tls_whatever_the_scheme() -> None:
+    """Who gives a context wants encryption; the port is then that of TLS unless the URL has one."""
     context = ssl.create_default_context()
-    assert context is parse_url("mqtts://host", tls=context).connect_options.tls
-    assert None is parse_url("mqtt://host", tls=context).connect_options.tls
+    for url, port in (("mqtts://h", 8883), ("mqtt://h", 8883), ("mqtt://h:99", 99), ("ws://h", 443)):
+        options = parse_url(url, tls=context).connect_options
+        assert (context, port) == (options.tls, options.port)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,6 @@ def test_an_error_never_repeats_a_password(url: str) -> None:
     ("before", "after"),
     [
         ("mqtt://user:", "@host:port"),
-        ("mqtt://user:", "@[::1"),
         ("mqtt://user:", "@host/path"),
         ("mqtt://user:", "@host?unknown=1"),
         ("amqp://user:", "@host"),
