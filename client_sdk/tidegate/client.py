@@ -6,10 +6,9 @@ import asyncio
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
-from tidegate.configuration import TLS, Options, Token, resolve
-from tidegate.connection import Connect
+from tidegate.configuration import Options, Where, resolve
 from tidegate.errors import NotConnectedError
 from tidegate.formatters import Formatter, JSONFormatter
 from tidegate.transports.transport import Transport
@@ -35,34 +34,8 @@ class AsyncClient:
         TLSError: a certificate file cannot be used.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        host: str | None = None,
-        port: int | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        client_id: str | None = None,
-        tls: TLS = None,
-        token: Token = None,
-        formatter: Formatter | None = None,
-        connect: Connect | None = None,
-    ) -> None:
-        options = resolve(
-            Options(
-                url=url,
-                host=host,
-                port=port,
-                username=username,
-                password=password,
-                client_id=client_id,
-                tls=tls,
-                token=token,
-                formatter=formatter,
-                connect=connect,
-            )
-        )
+    def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
+        options = resolve(Options(url=url, **where))
         self.formatter: Formatter = options.formatter or JSONFormatter()
         self._transport: Transport = options.make_transport()
         self._loop: asyncio.AbstractEventLoop | None = None

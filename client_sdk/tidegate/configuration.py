@@ -7,7 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from tidegate.connection import Connect
 from tidegate.errors import ConfigurationError
@@ -23,6 +23,20 @@ URL_VARIABLE: Final = "TIDEGATE_URL"
 TOKEN_VARIABLE: Final = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
 
 _DEFAULT_FORMATTER: Final = JSONFormatter()
+
+
+class Where(TypedDict, total=False):
+    """The keyword arguments, beside ``url``, of everything that connects; ``Options`` says what they mean."""
+
+    host: str | None
+    port: int | None
+    username: str | None
+    password: str | None
+    client_id: str | None
+    tls: TLS
+    token: Token
+    formatter: Formatter | None
+    connect: Connect | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,22 +140,14 @@ _lock = threading.Lock()
 _configured = Options()
 
 
-def configure(
-    url: str | None = None,
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    username: str | None = None,
-    password: str | None = None,
-    client_id: str | None = None,
-    tls: TLS = None,
-    token: Token = None,
-    formatter: Formatter | None = None,
-    connect: Connect | None = None,
-) -> None:
+def configure(url: str | None = None, **where: Unpack[Where]) -> None:
     """Say once where decorators and clients connect; what is left out here comes from the environment.
 
-    Args are those of ``Options``. A call replaces what an earlier one said.
+    A call replaces what an earlier one said.
+
+    Args:
+        url: a broker's or a bridge's URL.
+        where: the rest, as ``Options`` describes it.
 
     Raises:
         ConfigurationError: the URL cannot be used.
@@ -149,18 +155,7 @@ def configure(
     global _configured  # noqa: PLW0603 - said once for the process, like the environment
     if url is not None:
         parse_url(url)
-    options = Options(
-        url=url,
-        host=host,
-        port=port,
-        username=username,
-        password=password,
-        client_id=client_id,
-        tls=tls,
-        token=token,
-        formatter=formatter,
-        connect=connect,
-    )
+    options = Options(url=url, **where)
     with _lock:
         _configured = options
 

@@ -13,13 +13,11 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from tidegate.background import engine
-from tidegate.configuration import TLS, Options, Token, resolve
-from tidegate.connection import Connect
+from tidegate.configuration import Options, Where, resolve
 from tidegate.errors import ConfigurationError, MQTTError
-from tidegate.formatters import Formatter
 from tidegate.handlers import Dispatch, is_coroutine_function, running_loop
 from tidegate.message import Message
 from tidegate.publisher import AsyncPublisher, make_message, require_qos, topic_list
@@ -38,16 +36,8 @@ def publish(
     retain: bool = False,
     retry_count: int = 0,
     retry_delay: float = 1.0,
-    formatter: Formatter | None = None,
     url: str | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    username: str | None = None,
-    password: str | None = None,
-    client_id: str | None = None,
-    tls: TLS = None,
-    token: Token = None,
-    connect: Connect | None = None,
+    **where: Unpack[Where],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Publish what a function returns; the caller still gets it, and may still await it.
 
@@ -58,16 +48,8 @@ def publish(
         retry_count: how often a publish that failed and may succeed later is tried again; a message that was
             sent and not acknowledged may then arrive twice.
         retry_delay: seconds before the first retry; it doubles with each, with jitter.
-        formatter: what writes the payload; JSON where it is left out.
-        url: with the rest below, as for ``AsyncPublisher``.
-        host: the broker's host.
-        port: the broker's port.
-        username: the broker's user name.
-        password: the broker's password.
-        client_id: the client identifier.
-        tls: how to encrypt.
-        token: a bridge's bearer token.
-        connect: what opens broker connections.
+        url: a broker's or a bridge's URL.
+        where: the rest of ``tidegate.configuration.Where``, as for ``AsyncPublisher``.
 
     Raises:
         TopicError: at decoration, where the topic name is not allowed.
@@ -77,18 +59,7 @@ def publish(
     require_qos(qos)
     if retry_count < 0 or retry_delay < 0:
         raise ConfigurationError("retry_count and retry_delay are not negative")
-    options = Options(
-        url=url,
-        host=host,
-        port=port,
-        username=username,
-        password=password,
-        client_id=client_id,
-        tls=tls,
-        token=token,
-        formatter=formatter,
-        connect=connect,
-    )
+    options = Options(url=url, **where)
 
     def message_of(value: Any) -> tuple[AsyncPublisher, Message]:
         publisher = _publisher(options)
@@ -133,16 +104,8 @@ def subscribe(
     topic: str | Iterable[str],
     *,
     qos: int = 1,
-    formatter: Formatter | None = None,
     url: str | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    username: str | None = None,
-    password: str | None = None,
-    client_id: str | None = None,
-    tls: TLS = None,
-    token: Token = None,
-    connect: Connect | None = None,
+    **where: Unpack[Where],
 ) -> Callable[[Function], Function]:
     """Hand messages to a function, in the background, from now on; the function itself stays as it is.
 
@@ -155,33 +118,14 @@ def subscribe(
     Args:
         topic: a topic filter (MQTT 5 §4.7), or several; a message that matches several comes once.
         qos: the highest quality of service wanted.
-        formatter: what reads payloads; JSON where it is left out.
-        url: with the rest below, as for ``AsyncSubscriber``.
-        host: the broker's host.
-        port: the broker's port.
-        username: the broker's user name.
-        password: the broker's password.
-        client_id: the client identifier.
-        tls: how to encrypt.
-        token: a bridge's bearer token.
-        connect: what opens broker connections.
+        url: a broker's or a bridge's URL.
+        where: the rest of ``tidegate.configuration.Where``, as for ``AsyncSubscriber``.
 
     Raises:
         TopicError: a filter is not allowed.
     """
     filters = checked([(each, qos) for each in topic_list(topic)])
-    options = Options(
-        url=url,
-        host=host,
-        port=port,
-        username=username,
-        password=password,
-        client_id=client_id,
-        tls=tls,
-        token=token,
-        formatter=formatter,
-        connect=connect,
-    )
+    options = Options(url=url, **where)
 
     def decorate(function: Function) -> Function:
         subscriber = _subscriber(options)

@@ -6,12 +6,11 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from tidegate.background import engine
 from tidegate.client import AsyncClient
-from tidegate.configuration import TLS, Token
-from tidegate.connection import Connect
+from tidegate.configuration import Where
 from tidegate.errors import ConfigurationError
 from tidegate.formatters import Formatter, to_payload
 from tidegate.message import NO_PROPERTIES, Message, Properties
@@ -85,32 +84,8 @@ class Publisher:
     running event loop, which then waits.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        host: str | None = None,
-        port: int | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        client_id: str | None = None,
-        tls: TLS = None,
-        token: Token = None,
-        formatter: Formatter | None = None,
-        connect: Connect | None = None,
-    ) -> None:
-        self._asynchronous = AsyncPublisher(
-            url,
-            host=host,
-            port=port,
-            username=username,
-            password=password,
-            client_id=client_id,
-            tls=tls,
-            token=token,
-            formatter=formatter,
-            connect=connect,
-        )
+    def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
+        self._asynchronous = AsyncPublisher(url, **where)
         # one that goes out of use without disconnect leaves no connection behind
         weakref.finalize(self, engine.submit_call, self._asynchronous.disconnect).atexit = False
 

@@ -8,14 +8,12 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from tidegate.background import engine
 from tidegate.client import AsyncClient
-from tidegate.configuration import TLS, Token
-from tidegate.connection import Connect
+from tidegate.configuration import Where
 from tidegate.errors import ConfigurationError, RefusedError, TopicError, UnsupportedError
-from tidegate.formatters import Formatter
 from tidegate.handlers import Dispatch, running_loop
 from tidegate.publisher import require_qos, topic_list
 from tidegate.topics import validate_filter
@@ -100,32 +98,8 @@ class Subscriber:
     Messages arrive in the background as soon as ``subscribe`` returned; ``loop_forever`` only waits.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        host: str | None = None,
-        port: int | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        client_id: str | None = None,
-        tls: TLS = None,
-        token: Token = None,
-        formatter: Formatter | None = None,
-        connect: Connect | None = None,
-    ) -> None:
-        self._asynchronous = AsyncSubscriber(
-            url,
-            host=host,
-            port=port,
-            username=username,
-            password=password,
-            client_id=client_id,
-            tls=tls,
-            token=token,
-            formatter=formatter,
-            connect=connect,
-        )
+    def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
+        self._asynchronous = AsyncSubscriber(url, **where)
         self._stopped = threading.Event()
 
     def connect(self) -> None:
