@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from app.api.percent import percent_decode, percent_encode
 from app.problems import ProblemError, ProblemType, did_you_mean
 from tidegate.message import Message, Properties
-from tidegate.strings import why_not_a_string
+from tidegate.strings import MAX_STRING_BYTES, why_not_a_string
 
 DEFAULT_CONTENT_TYPE: Final = b"application/octet-stream"
 FORM_CONTENT_TYPE: Final = b"application/x-www-form-urlencoded"
@@ -29,7 +29,6 @@ CORRELATION_DATA: Final = "Mqtt-Correlation-Data"
 REQUEST_HEADERS: Final = (USER_PROPERTY, CORRELATION_DATA)
 ANSWER_HEADERS: Final = (
     "Mqtt-Topic",
-    "Mqtt-Qos",
     "Mqtt-Message-Expiry",
     "Mqtt-Response-Topic",
     CORRELATION_DATA,
@@ -97,6 +96,12 @@ def content_type_property(value: bytes) -> str | None:
         raise ProblemError(
             ProblemType.INVALID_HEADER, "the Content-Type is not printable ASCII", field="Content-Type"
         )
+    if len(text) > MAX_STRING_BYTES:
+        raise ProblemError(
+            ProblemType.INVALID_HEADER,
+            f"the Content-Type is {len(text)} bytes; MQTT carries at most {MAX_STRING_BYTES}",
+            field="Content-Type",
+        )
     return text
 
 
@@ -147,7 +152,6 @@ def message_headers(message: Message) -> list[tuple[bytes, bytes]]:
             else DEFAULT_CONTENT_TYPE,
         ),
         (b"mqtt-topic", percent_encode(message.topic)),
-        (b"mqtt-qos", b"%d" % message.qos),
     ]
     if properties.message_expiry is not None:
         found.append((b"mqtt-message-expiry", b"%d" % properties.message_expiry))

@@ -151,7 +151,7 @@ class RetainedMessage(BaseModel):
                     "topic": "sensors/7/temperature",
                     "payload": {"celsius": 21.5},
                     "encoding": "json",
-                    "qos": 1,
+                    "qos": 0,
                     "retain": True,
                     "time": "2026-01-31T12:00:00.000Z",
                     "properties": {"content_type": "application/json"},

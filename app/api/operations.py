@@ -79,7 +79,6 @@ _STREAM: Final = (
 _EXAMPLE_TOPIC: Final = "sensors/7/temperature"
 _RETAINED_HEADERS: Final[dict[str, tuple[str, str]]] = {
     "Mqtt-Topic": ("The topic, percent-encoded.", _EXAMPLE_TOPIC),
-    "Mqtt-Qos": ("The quality of service that the message arrived with.", "1"),
     "Mqtt-User-Property": ("`name=value`, percent-encoded, once for each user property.", "unit=celsius"),
     "Mqtt-Correlation-Data": ("The correlation data in base64, where there is some.", "cmVxLTc="),
     "Mqtt-Response-Topic": ("Where an answer is expected, percent-encoded.", "replies/7"),

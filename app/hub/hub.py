@@ -143,6 +143,8 @@ class Hub:
         for topic_filter, _ in refused:
             entry = self._filters.get(topic_filter)
             if entry is not None:
+                entry.is_live = False
+                entry.qos = 0
                 for listener in entry.listeners:
                     listener.close(CloseReason.REFUSED)
 
@@ -196,6 +198,7 @@ class Hub:
             asyncio.get_running_loop().call_later(RETAINED_WINDOW_SECONDS, entry.end_replay, listener)
 
     async def _ask(self, entry: SubscribedFilter, qos: int, identifier: int) -> None:
+        entry.was_asked = True
         reason_code = await self._upstream.subscribe(
             entry.filter, qos, identifier, retained=entry.wants_retained
         )
@@ -206,7 +209,7 @@ class Hub:
         async with entry.lock:
             if entry.listeners or entry.is_dropped:
                 return
-            if entry.is_live:
+            if entry.was_asked:  # also where no answer came: the broker may have taken it
                 with contextlib.suppress(MQTTError):
                     await self._upstream.unsubscribe(entry.filter)
             entry.is_dropped = True

@@ -64,9 +64,8 @@ async def read_retained(
         MQTTTimeoutError: the broker did not answer in time.
         TooManyRetainedError: there are more than ``limit``.
     """
-    # A list is asked for at QoS 0: brokers bound what they queue at QoS 1 and 2, and drop the rest.
-    is_list = "+" in topic_filter or "#" in topic_filter
-    collector = _Collector(topic_filter, qos=0 if is_list else 2, limit=limit)
+    # At QoS 0: at 1 and 2 a broker queues the message behind those in flight, or drops it from a full queue.
+    collector = _Collector(topic_filter, qos=0, limit=limit)
     try:
         async with asyncio.timeout(timeout_seconds):
             await hub.join(collector)

@@ -26,6 +26,7 @@ class SubscribedFilter:
         self.is_shared = split_share(topic_filter)[0] is not None
         self.lock = asyncio.Lock()
         self.is_live = False
+        self.was_asked = False
         self.is_dropped = False
         self.qos = 0
         self.identifier = 0
@@ -81,8 +82,14 @@ class SubscribedFilter:
 
     def replay_to_all(self) -> None:
         """After a lost connection the broker sends the retained messages again, and to everybody."""
-        wanting: dict[Listener, dict[str, bytes]] = {each: {} for each in self._joined_with if each.retained}
-        self._replays = {self.identifier: wanting} if wanting and not self.is_shared else {}
+        self._replays = {}
+        if self.is_shared:
+            return
+        for listener, identifier in self._joined_with.items():
+            if listener.retained:
+                # one that waits for its SUBACK is subscribed for again under the identifier of its own
+                stamp = identifier if listener in self._unconfirmed else self.identifier
+                self._replays.setdefault(stamp, {})[listener] = {}
 
     def targets(self, message: Message, identifier: int | None) -> Iterator[Listener]:
         """Who gets this copy.
@@ -94,7 +101,11 @@ class SubscribedFilter:
         if message.retain:
             yield from self._replay_targets(message, identifier)
         elif self.is_shared:
-            listeners = list(self._joined_with)
+            listeners = [
+                each
+                for each in self._joined_with
+                if each.close_reason is None and each not in self._unconfirmed
+            ]
             if listeners:
                 self._turn = (self._turn + 1) % len(listeners)
                 yield listeners[self._turn]

@@ -65,6 +65,10 @@ class AsyncClient:
             for call in self._at_disconnect:
                 call()
 
+    def share_connection(self, other: AsyncClient) -> None:
+        """Use the connection of another client with the same options; before the first call of either."""
+        self._transport = other._transport
+
     async def __aenter__(self) -> Self:
         try:
             await self.connect()

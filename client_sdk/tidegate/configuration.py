@@ -81,10 +81,12 @@ class Options:
     def over(self, lower: Options) -> Options:
         """These options, filled up with those of a lower rank."""
         told = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
-        if self.host is not None:
-            lower = replace(lower, url=None, port=None)
-        elif self.url is not None:
-            lower = replace(lower, host=None, port=None)
+        if self.host is not None or self.url is not None:
+            place = self.host or self.url
+            if (lower.host or lower.url) not in (None, place):
+                # what proves who calls was meant for the other place
+                lower = replace(lower, username=None, password=None, client_id=None, token=None, tls=None)
+            lower = replace(lower, url=None, host=None, port=None)
         return replace(lower, **told)
 
     def make_transport(self) -> Transport:

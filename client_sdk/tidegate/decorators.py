@@ -62,7 +62,7 @@ def publish(
     options = Options(url=url, **where)
 
     def message_of(value: Any) -> tuple[AsyncPublisher, Message]:
-        publisher = _publisher(options)
+        publisher, _ = _clients(options)
         return publisher, make_message(publisher.formatter, topic, value, qos, retain)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -128,7 +128,7 @@ def subscribe(
     options = Options(url=url, **where)
 
     def decorate(function: Function) -> Function:
-        subscriber = _subscriber(options)
+        _, subscriber = _clients(options)
         dispatch = Dispatch(function, subscriber.formatter, loop=running_loop(), with_topic=False)
         engine.submit(subscriber.attach_in_background(filters, dispatch)).result()
         return function
@@ -140,19 +140,19 @@ async_publish = publish
 async_subscribe = subscribe
 
 
+_Shared = tuple[AsyncPublisher, AsyncSubscriber]
+
 _lock = threading.Lock()
-_publishers: dict[tuple[object, ...], AsyncPublisher] = {}
-_subscribers: dict[tuple[object, ...], AsyncSubscriber] = {}
-_of_parents: list[AsyncPublisher | AsyncSubscriber] = []  # for why they are kept see BackgroundLoop.forget
+_shared: dict[tuple[object, ...], _Shared] = {}
+_of_parents: list[_Shared] = []  # for why they are kept see BackgroundLoop.forget
 
 
 def _forget_all() -> None:
     """In a child process: the connections are the parent's, and so are the handlers that listen."""
     global _lock  # noqa: PLW0603 - another thread of the parent's may have held it
     _lock = threading.Lock()
-    _of_parents.extend([*_publishers.values(), *_subscribers.values()])
-    _publishers.clear()
-    _subscribers.clear()
+    _of_parents.extend(_shared.values())
+    _shared.clear()
 
 
 os.register_at_fork(after_in_child=_forget_all)
@@ -161,28 +161,26 @@ os.register_at_fork(after_in_child=_forget_all)
 def disconnect_all() -> None:
     """End the connections that decorated functions share; the next call makes new ones."""
     with _lock:
-        clients = [*_publishers.values(), *_subscribers.values()]
-        _publishers.clear()
-        _subscribers.clear()
-    for client in clients:
-        engine.run(client.disconnect())
+        pairs = list(_shared.values())
+        _shared.clear()
+    for publisher, subscriber in pairs:
+        engine.run(publisher.disconnect())
+        engine.run(subscriber.disconnect())
 
 
-def _publisher(options: Options) -> AsyncPublisher:
+def _clients(options: Options) -> _Shared:
+    """The publisher and the subscriber for these options, over one connection.
+
+    Two connections would throw each other off the broker where the options name a client identifier.
+    """
     resolved = resolve(options)
     with _lock:
-        found = _publishers.get(resolved.key())
+        found = _shared.get(resolved.key())
         if found is None:
-            found = _publishers[resolved.key()] = AsyncPublisher(**_arguments(resolved))
-        return found
-
-
-def _subscriber(options: Options) -> AsyncSubscriber:
-    resolved = resolve(options)
-    with _lock:
-        found = _subscribers.get(resolved.key())
-        if found is None:
-            found = _subscribers[resolved.key()] = AsyncSubscriber(**_arguments(resolved))
+            arguments = _arguments(resolved)
+            found = AsyncPublisher(**arguments), AsyncSubscriber(**arguments)
+            found[0].share_connection(found[1])
+            _shared[resolved.key()] = found
         return found
 
 

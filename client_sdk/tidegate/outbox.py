@@ -174,7 +174,13 @@ class Outbox:
             self._refuse_beyond_limits(message)
             self._connection.publish(message, flight)
         except MQTTError as error:
-            flight.future.set_exception(error)
+            settled = error if not flight.was_sent else self._outcome_unknown(flight, str(error))
+            flight.future.set_exception(settled)
+            return
+        except Exception as error:  # noqa: BLE001 - one message must not end everybody's connection
+            flight.future.set_exception(
+                UnsupportedError(f"the message cannot be written as MQTT: {error}", topic=message.topic)
+            )
             return
         flight.was_sent = True
         self._flights[flight] = None

@@ -27,6 +27,7 @@ from tidegate.connection import BrokerLimits, Connect, Connection, ConnectOption
 from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
 from tidegate.message import Message
 from tidegate.outbox import Flight, Outbox
+from tidegate.reason_codes import describe
 
 logger = logging.getLogger("tidegate")
 
@@ -214,6 +215,8 @@ class Session:
 
     async def unsubscribe(self, filters: Sequence[str], *, timeout_seconds: float | None = None) -> list[int]:
         """Unsubscribe; without a connection it is enough not to subscribe again."""
+        if not filters:
+            return []
         for each in filters:
             self._subscriptions.pop(each, None)
         connection = self._connection
@@ -257,13 +260,15 @@ class Session:
         connection, self._connection = self._connection, None
         self._outbox.close()
         if connection is not None:
-            await connection.close()
+            await self._close_quickly(connection, CLOSE_SECONDS)
         self._set(StateChange(SessionState.CLOSED))
 
     # What the connection tells.
 
     def on_message(self, message: Message) -> None:
         """A message arrived; a fault of the receiver must not end the connection."""
+        if self._state is SessionState.CLOSED:
+            return
         try:
             self._deliver(message)
         except Exception:
@@ -291,7 +296,7 @@ class Session:
                 self._disconnected(error)
             else:
                 began_at = loop.time()
-                reason = await self._serve(connection)
+                reason = await self._serve_safely(connection)
                 if loop.time() - began_at >= STEADY_SECONDS:
                     failures = 0
                 self._connection = None
@@ -300,6 +305,19 @@ class Session:
             ceiling = min(self._reconnect_max_seconds, self._reconnect_min_seconds * 2.0 ** min(failures, 16))
             failures += 1
             await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter, not a secret
+
+    async def _serve_safely(self, connection: Connection) -> MQTTConnectionError:
+        """Whatever goes wrong, the connection is closed and another one is made."""
+        try:
+            return await self._serve(connection)
+        except asyncio.CancelledError:
+            if self._connection is not connection:  # else ``close`` has it
+                await self._close_quickly(connection)
+            raise
+        except Exception as error:
+            logger.exception("the session with %s failed", self.address)
+            await self._close_quickly(connection)
+            return MQTTConnectionError(f"the session failed: {error!r}")
 
     async def _open(self) -> Connection:
         if self._connect is not None:
@@ -327,8 +345,13 @@ class Session:
             return MQTTConnectionError(
                 f"subscribing again failed: {str(error) or 'the broker did not answer'}"
             )
-        for topic_filter, _ in refused:
+        for topic_filter, code in refused:
+            logger.error("%s no longer grants %s: %s", self.address, topic_filter, describe(code))
             self._subscriptions.pop(topic_filter, None)
+        left = [each.filter for each in held if each.filter not in self._subscriptions]
+        left = [each for each in left if each not in dict(refused)]
+        if left:  # unsubscribed meanwhile
+            await connection.unsubscribe(left)
         self._connection = connection
         self._error = None
         version = {5: "MQTT 5", 4: "MQTT 3.1.1"}[connection.limits.protocol_version]
@@ -361,10 +384,10 @@ class Session:
 
     # Small parts.
 
-    async def _close_quickly(self, connection: Connection) -> None:
-        """Close a connection whose broker does not answer, without waiting for it."""
+    async def _close_quickly(self, connection: Connection, seconds: float = CLOSE_SILENT_SECONDS) -> None:
+        """Close a connection, without waiting long for a broker that does not answer."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SILENT_SECONDS):
+            async with asyncio.timeout(seconds):
                 await connection.close()
 
     @property

@@ -15,6 +15,9 @@ from tidegate.message import NO_PROPERTIES, Properties
 MAX_STRING_BYTES: Final = 65_535
 """The longest UTF-8 encoded string that MQTT can carry."""
 
+MAX_EXPIRY_SECONDS: Final = 4_294_967_295
+"""The longest message expiry that MQTT can carry (MQTT 5 §3.3.2.3.3)."""
+
 # No code point takes more than four bytes, so that text of up to this many needs no encoding to be measured.
 _ALWAYS_SHORT_ENOUGH: Final = MAX_STRING_BYTES // 4
 
@@ -55,13 +58,20 @@ def why_not_a_string(text: str) -> str | None:
 
 
 def validate_properties(properties: Properties) -> None:
-    """Check the texts among a message's properties.
+    """Check what a message's properties hold.
 
     Raises:
         ConfigurationError: MQTT cannot carry one of them; the text names it.
     """
     if properties is NO_PROPERTIES:
         return
+    if properties.payload_format not in (None, 0, 1):
+        raise ConfigurationError(f"payload_format={properties.payload_format!r} is not 0 or 1")
+    expiry = properties.message_expiry
+    if expiry is not None and not 0 <= expiry <= MAX_EXPIRY_SECONDS:
+        raise ConfigurationError(f"message_expiry={expiry!r} is not from 0 to {MAX_EXPIRY_SECONDS} seconds")
+    if properties.correlation_data is not None and len(properties.correlation_data) > MAX_STRING_BYTES:
+        raise ConfigurationError(f"correlation_data: MQTT carries at most {MAX_STRING_BYTES:,} bytes")
     texts = [("content_type", properties.content_type), ("response_topic", properties.response_topic)]
     texts += [("user_properties", text) for pair in properties.user_properties for text in pair]
     for name, text in texts:

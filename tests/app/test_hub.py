@@ -338,3 +338,54 @@ async def test_a_filter_left_and_joined_at_once_ends_subscribed() -> None:
     assert upstream.calls[-1][0] == "subscribe"
     hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
     assert seen(listener) == [("a", 1, False)]
+
+
+async def test_a_join_that_a_lost_connection_interrupts_still_gets_retained_messages() -> None:
+    """The SUBSCRIBE is made again under the identifier of its own, and so its retained messages arrive."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = Listener(["a"])
+    joining = asyncio.create_task(hub.join(listener))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    hub.broker_down("it was closed")
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], retain=True))
+    await joining
+    assert ("a", 1, True) in seen(listener)
+
+
+async def test_a_closed_listener_takes_no_share_of_the_messages() -> None:
+    """What a slow listener of a share can no longer take goes to the others."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    slow = await joined(hub, "$share/g/a", max_messages=1)
+    fast = await joined(hub, "$share/g/a")
+    for number in range(20):
+        hub.deliver(copy("a", str(number), upstream.identifiers["$share/g/a"][-1]))
+    assert slow.close_reason is CloseReason.TOO_SLOW
+    assert len(seen(slow)) == 1
+    assert len(seen(fast)) >= 18
+
+
+async def test_a_filter_refused_after_a_reconnect_is_asked_for_again() -> None:
+    """A listener that joins while the refused one has not left yet is not taken for served."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    await joined(hub, "a", retained=False)
+    hub.broker_up(session_present=False, refused=(("a", 0x87),))
+    await joined(hub, "a", retained=False)
+    assert [call[0] for call in upstream.calls] == ["subscribe", "subscribe"]
+
+
+async def test_a_join_given_up_is_taken_back_at_the_broker() -> None:
+    """The broker may have taken a SUBSCRIBE whose answer nobody waited for; UNSUBSCRIBE follows it."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    joining = asyncio.create_task(joined(hub, "a"))
+    while not upstream.calls:
+        await asyncio.sleep(0)
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joining
+    await settle()
+    assert upstream.calls[-1] == ("unsubscribe", "a")

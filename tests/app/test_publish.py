@@ -153,12 +153,12 @@ async def test_put_keeps_get_reads_and_delete_clears(bridge: Bridge, follower: C
         headers=[("Content-Type", "application/x-thing"), ("Mqtt-User-Property", "a%3D=%E2%82%AC")],
     )
     assert (put.status_code, put.json()["retain"]) == (200, True)
-    assert (await follower.message()).retain
+    seen = await follower.message()
+    assert (seen.retain, seen.qos) == (True, 2)
     got = bridge.client.get("/v1/topics/publish/kept%20%E2%82%AC")
     assert (got.status_code, got.content) == (200, b"\x00value")
     assert got.headers["content-type"] == "application/x-thing"
     assert got.headers["mqtt-topic"] == "publish/kept%20%E2%82%AC"
-    assert got.headers["mqtt-qos"] == "2"
     assert got.headers["mqtt-user-property"] == "a%3D=%E2%82%AC"
     assert got.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in got.headers["content-security-policy"]

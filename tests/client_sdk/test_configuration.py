@@ -154,3 +154,13 @@ def test_secrets_stay_out_of_the_options_text() -> None:
         url="mqtt://user:s3cret@host", password="s3cret", token="s3cret", tls={"keyfile_password": "s3cret"}
     )
     assert "s3cret" not in repr(options)
+
+
+def test_what_proves_who_calls_stays_with_the_place_it_was_meant_for() -> None:
+    """Credentials that were configured for one broker are not shown to another."""
+    configure("mqtts://prod.example", username="user", password="s3cret", token="s3cret")
+    for elsewhere in (Options(url="mqtt://other.example"), Options(host="other.example")):
+        found = resolve(elsewhere)
+        assert (found.username, found.password, found.token) == (None, None, None)
+    assert resolve(Options()).password == "s3cret"
+    assert resolve(Options(url="mqtts://prod.example")).password == "s3cret"

@@ -9,6 +9,7 @@ import pytest
 
 from tests.client_sdk.conftest import Way
 from tests.support.bridge import wait_until
+from tests.support.mosquitto import Mosquitto
 from tidegate import (
     ConfigurationError,
     JSONFormatter,
@@ -281,3 +282,20 @@ def test_nothing_secret_is_logged(broker: MemoryBroker, caplog: pytest.LogCaptur
     handle = publish("a", url="mqtt://user:s3cret@127.0.0.1:1", connect=broker.connect)(lambda: 1)
     handle()
     assert "s3cret" not in caplog.text
+
+
+def test_functions_that_publish_and_listen_share_one_connection(fresh_mosquitto: Mosquitto) -> None:
+    """With a client identifier of one's own, two connections would throw each other off for ever."""
+    got: list[Any] = []
+    configure(f"{fresh_mosquitto.url}?client_id=one-and-only")
+
+    @subscribe("shared/connection")
+    def handle(message: Any) -> None:
+        got.append(message)
+
+    @publish("shared/connection")
+    def read() -> int:
+        return 7
+
+    wait_until(lambda: read() == 7 and bool(got))
+    assert fresh_mosquitto.log.count("New client connected") == 1

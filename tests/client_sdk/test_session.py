@@ -262,6 +262,33 @@ async def test_a_packet_larger_than_the_broker_takes_is_refused_before_it_is_sen
             assert one.states.count(SessionState.CONNECTED) == 1
 
 
+@pytest.mark.parametrize(
+    "properties",
+    [
+        Properties(content_type="x" * 70_000),
+        Properties(correlation_data=b"x" * 70_000),
+        Properties(message_expiry=-1),
+        Properties(user_properties=[("a", "b")]),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_message_that_cannot_be_written_fails_alone(properties: Properties) -> None:
+    """Also while it waits for the broker: its own call fails, and everybody else's connection stays."""
+    with Mosquitto() as broker:
+        async with observed(broker.port) as one:
+            await one.session.connected(5)
+            with pytest.raises(UnsupportedError, match="cannot be written"):
+                await one.session.publish(Message("a", b"", 1, properties=properties))
+            broker.stop()
+            await one.until(lambda: SessionState.DISCONNECTED in one.states)
+            waiting = asyncio.create_task(one.session.publish(Message("a", b"", 1, properties=properties)))
+            await asyncio.sleep(0)
+            broker.start()
+            with pytest.raises(UnsupportedError, match="cannot be written"):
+                await waiting
+            assert await one.session.publish(Message("a", b"", 1)) in (0x00, 0x10)
+            assert one.states.count(SessionState.CONNECTED) == 2
+
+
 async def test_a_subscription_that_the_broker_refuses_is_told_and_not_kept() -> None:
     """SUBACK's code comes back for each filter, in order."""
     with Mosquitto(acl="topic readwrite open/#\n") as broker:

@@ -26,7 +26,11 @@ from tidegate import (
 from tidegate.decorators import disconnect_all
 
 WAITING = """
+import signal
 from tidegate import Subscriber
+
+# a program started in the background of a shell is born with Ctrl-C ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def handle(topic, payload):
     print(topic, payload, flush=True)

@@ -18,6 +18,7 @@ import functools
 import math
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import deque
@@ -28,6 +29,7 @@ import aiomqtt
 import paho.mqtt.client as paho
 from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -179,16 +181,18 @@ class AiomqttConnection(aiomqtt.Client):
 
     def publish(self, message: Message, token: Any) -> None:  # type: ignore[override]
         """Send PUBLISH; see ``Connection.publish``."""
-        carried: Any = None
-        if message.properties is not NO_PROPERTIES and self._version >= 5:
-            carried = _pack(message.properties)
         for _ in range(16):
             try:
+                carried: Any = None
+                if message.properties is not NO_PROPERTIES and self._version >= 5:
+                    carried = _pack(message.properties)
                 info = self._client.publish(
                     message.topic, message.payload, message.qos, message.retain, carried
                 )
-            except ValueError as error:
-                raise UnsupportedError(str(error), topic=message.topic, qos=message.qos) from None
+            except (ValueError, TypeError, struct.error, MQTTException) as error:
+                raise UnsupportedError(
+                    f"the message cannot be written as MQTT: {error}", topic=message.topic, qos=message.qos
+                ) from None
             if info.rc == paho.MQTT_ERR_SUCCESS:
                 if message.qos:
                     self._unacknowledged[info.mid] = token

@@ -54,6 +54,8 @@ class BridgeTransport:
         self._stream_client = _client(url, verify, None)
         self._streams: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._calls = 0
+        self._last_call: asyncio.Future[None] | None = None
 
     async def connect(self) -> None:
         """Ask the bridge whether it reaches its broker."""
@@ -95,6 +97,9 @@ class BridgeTransport:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._calls:
+            self._last_call = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._last_call], timeout=TIMEOUT_SECONDS)
         streams = list(self._streams)
         for task in streams:
             task.cancel()
@@ -132,12 +137,17 @@ class BridgeTransport:
     ) -> httpx.Response:
         self._require_open()
         authorization = self._authorization()
+        self._calls += 1
         try:
             answer = await self._client.request(
                 method, path, params=query, headers=[*headers, *authorization], content=content
             )
         except httpx.HTTPError as error:
             raise transport_error(self._url, error, topic=topic) from error
+        finally:
+            self._calls -= 1
+            if self._last_call is not None and not self._calls and not self._last_call.done():
+                self._last_call.set_result(None)
         if not answer.is_success:
             raise error_of(answer, topic=topic)
         return answer
