@@ -23,7 +23,7 @@ run: $(RUN) ## start the bridge with an embedded broker, for trying out
 	$(VENV)/bin/tidegate dev
 
 test: $(DEV) ## run the tests, with real brokers and a real browser
-	@.ci/require mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium
+	@.ci/require mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium curl=curl
 	$(VENV)/bin/python -m pytest
 
 check: $(DEV) ## lint, format, types, import contracts, declared dependencies
