@@ -5,6 +5,7 @@ They stand in front of the framework's routes, inside the same middleware and ex
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
 
 from starlette.requests import ClientDisconnect
@@ -18,7 +19,7 @@ REST: Final = "tidegate.rest"
 """Where a request keeps what follows the route's path, still percent-encoded."""
 
 
-class RawRoute(BaseRoute):
+class RawRoute(BaseRoute, ABC):
     """A route at a fixed path; a subclass answers.
 
     Attributes:
@@ -67,6 +68,6 @@ class RawRoute(BaseRoute):
         except ClientDisconnect:
             return
 
+    @abstractmethod
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with one of the methods."""
-        raise NotImplementedError
