@@ -13,7 +13,7 @@ import yaml
 
 from tests.support.bridge import wait_until
 from tests.support.certificates import Certificates
-from tests.support.command import Command, run_command
+from tests.support.command import ROOT, Command, run_command
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK, ReservedPort
 
@@ -167,6 +167,12 @@ def test_openapi_writes_what_it_then_accepts(tmp_path: Path) -> None:
     answer = run_command("openapi", "--check", "--output", str(file))
     assert 1 == answer.returncode
     assert "run 'tidegate openapi'" in answer.stderr
+
+
+def test_the_committed_description_is_that_of_the_code() -> None:
+    """Whoever changes the API commits its description with it."""
+    answer = run_command("openapi", "--check", "--output", str(ROOT / "openapi" / "openapi.yaml"))
+    assert 0 == answer.returncode, answer.stderr
 
 
 def test_doctor_ends_with_status_1_where_a_step_fails() -> None:
