@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from app.settings import Settings
 from tidegate.connection import BrokerLimits, Connect, ConnectOptions, Subscription
-from tidegate.errors import NotConnectedError
 from tidegate.message import Message
 from tidegate.session import Session, SessionState, StateChange
 
@@ -122,11 +121,3 @@ class BrokerLink:
             if self._was_connected:
                 receiver.broker_up(session_present=change.session_present, refused=change.refused)
             self._was_connected = True
-
-
-def require_connection(link: BrokerLink) -> BrokerLimits:
-    """The broker's limits; raises NotConnectedError without a connection."""
-    limits = link.limits
-    if limits is None:
-        raise NotConnectedError(link.why_not_ready() or "not connected to the broker")
-    return limits
