@@ -17,9 +17,12 @@ from app.api.body import BodyReader
 from app.api.publish import PublishRoute
 from app.api.strict_query import StrictQuery
 from app.api.subscribe import SubscribeRoute
+from app.api.subscriptions import Subscriptions
 from app.api.topics import TopicsRoute
+from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
+from app.hub.journal import Journal
 from app.settings import Settings
 from tidegate.connection import Connect
 
@@ -32,7 +35,12 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         connect: what opens connections to the broker, for a test; the default client where it is left out.
     """
     link = BrokerLink(settings, settings.connect_options(), connect=connect)
-    hub = Hub(link)
+    journal = Journal(
+        max_messages=settings.journal_max_messages,
+        max_bytes=settings.journal_max_bytes,
+        max_age_seconds=settings.journal_max_age_seconds,
+    )
+    hub = Hub(link, journal=journal, grace_seconds=settings.journal_grace_seconds)
     link.attach(hub)
     bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
 
@@ -71,8 +79,15 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         retained_timeout_seconds=settings.retained_timeout_seconds,
         max_retained_messages=settings.max_retained_messages,
     )
-    # In front of the framework's own: most requests are for these two.
-    app.router.routes[:0] = [topics, PublishRoute(link, bodies), SubscribeRoute(hub, settings)]
+    subscriptions = Subscriptions(hub, settings)
+    # In front of the framework's own: most requests are for these.
+    app.router.routes[:0] = [
+        topics,
+        PublishRoute(link, bodies),
+        SubscribeRoute(hub, subscriptions, bodies, settings),
+        WebSocketRoute(link, hub, subscriptions, settings),
+        UpgradeRoute(),
+    ]
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:

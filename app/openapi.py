@@ -11,9 +11,16 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.models import PublishAnswer, PublishRequest, RetainedMessage
 from app.api.operations import REF, paths
+from app.api.stream_options import SubscribeRequest
 from app.problems import Problem
 
-_MODELS: Final[tuple[type[BaseModel], ...]] = (Problem, PublishAnswer, PublishRequest, RetainedMessage)
+_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    Problem,
+    PublishAnswer,
+    PublishRequest,
+    RetainedMessage,
+    SubscribeRequest,
+)
 
 
 def document(app: FastAPI) -> dict[str, Any]:

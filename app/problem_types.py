@@ -136,6 +136,12 @@ class ProblemType(Enum):
         "Too many retained messages",
         "The filter matches more retained messages than one answer may hold; ask for a narrower one.",
     )
+    UPGRADE_REQUIRED = (
+        "upgrade-required",
+        426,
+        "Upgrade required",
+        "The path is a WebSocket, and the request is none.",
+    )
     TOO_MANY_REQUESTS = (
         "too-many-requests",
         429,

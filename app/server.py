@@ -26,6 +26,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
+from app.connections import AbortableProtocol, AbortableWebSocketProtocol
 from app.settings import Settings
 
 logger = logging.getLogger("tidegate")
@@ -91,15 +92,17 @@ class BridgeServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def make_server(
-    app: FastAPI, settings: Settings, *, on_started: Callable[[], None] = _nothing
-) -> BridgeServer:
-    """The server for an application of ``create_app``; logging is left to ``configure_logging``."""
-    config = uvicorn.Config(
+def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How an application of ``create_app`` is served; logging is left to ``configure_logging``."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
-        ws="none",
+        http=AbortableProtocol,
+        ws=AbortableWebSocketProtocol,
+        ws_max_size=settings.max_body_bytes,
+        ws_ping_interval=settings.heartbeat_seconds,
+        ws_ping_timeout=settings.stream_send_timeout_seconds,
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -108,7 +111,13 @@ def make_server(
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
-    return BridgeServer(config, app.state.hub.drain, on_started=on_started)
+
+
+def make_server(
+    app: FastAPI, settings: Settings, *, on_started: Callable[[], None] = _nothing
+) -> BridgeServer:
+    """The server for an application of ``create_app``."""
+    return BridgeServer(make_config(app, settings), app.state.hub.drain, on_started=on_started)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -180,8 +189,9 @@ def configure_logging(level: str) -> None:
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
     """
-    # uvicorn's own news of its process and of each step of its end is of no use to an operator.
-    quiet: dict[str, Any] = {"level": "DEBUG" if level == "debug" else "WARNING"}
+    # uvicorn's own news of its process and of each step of its end is of no use to an operator, and what it
+    # says of a WebSocket has the query string and the headers in it, and so may hold a secret.
+    quiet: dict[str, Any] = {"level": "WARNING"}
     logging.config.dictConfig(
         {
             "version": 1,
@@ -191,6 +201,6 @@ def configure_logging(level: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
-            "loggers": {"uvicorn": quiet, "sse_starlette": {"level": "WARNING"}, "asyncio": quiet},
+            "loggers": {"uvicorn": quiet, "asyncio": quiet},
         }
     )

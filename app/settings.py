@@ -178,10 +178,37 @@ class Settings(BaseSettings):
         description="How long a reader may read nothing before its stream ends.",
         examples=[10],
     )
+    stream_lifetime_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="How long a stream may last; it then ends with the reason `lifetime`, and its client "
+        "comes back, to another replica maybe. Left out, there is no bound.",
+        examples=[3600],
+    )
     max_filters_per_stream: int = Field(
-        100, ge=1, description="Topic filters that one stream may name.", examples=[10]
+        1000, ge=1, description="Topic filters that one stream may name.", examples=[10]
     )
     max_streams: int = Field(10_000, ge=1, description="Streams that may be open at once.", examples=[500])
+    journal_max_messages: int = Field(
+        100_000,
+        ge=0,
+        description="Messages kept for clients that come back with their last event id; 0 keeps none.",
+        examples=[10_000],
+    )
+    journal_max_bytes: int = Field(
+        64 * 1_048_576, ge=0, description="About the memory that those may take.", examples=[268_435_456]
+    )
+    journal_max_age_seconds: float = Field(
+        300.0, gt=0, le=86_400, description="How long they are kept.", examples=[60]
+    )
+    journal_grace_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="How long a filter is followed on after its last stream ended, so that a client that "
+        "comes back has missed nothing; 0 drops it at once.",
+        examples=[10],
+    )
     retained_timeout_seconds: float = Field(
         5.0, gt=0, le=3600, description="How long reading retained messages may take.", examples=[2]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -10,6 +11,7 @@ from starlette.types import Message, Receive
 
 from app.problems import ProblemError, ProblemType
 
+_is_json: Final = re.compile(rb"\s*application/(?:json|[^\s;/]+\+json)\s*(?:;|$)", re.IGNORECASE).match
 _CLOSE: Final = {"Connection": "close"}
 """What the client still sends is nobody's to read."""
 
@@ -80,4 +82,24 @@ class BodyReader:
             if size is None
             else f"the body has {has}; at most {self.max_bytes} are allowed",
             headers=_CLOSE,
+        )
+
+
+def require_json(content_type: bytes | None, hint: str) -> None:
+    """Check that a body says that it is JSON.
+
+    Args:
+        content_type: the header, or None.
+        hint: what to do where it does not.
+
+    Raises:
+        ProblemError: UNSUPPORTED_MEDIA_TYPE where it does not.
+    """
+    if content_type is None or not _is_json(content_type):
+        told = "none" if content_type is None else repr(content_type.decode("latin-1"))
+        raise ProblemError(
+            ProblemType.UNSUPPORTED_MEDIA_TYPE,
+            f"the body is JSON, and its Content-Type says so; this request has {told}",
+            field="Content-Type",
+            hint=hint,
         )

@@ -11,10 +11,12 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel
 
-from app.api import publish, subscribe, topics
+from app.api import publish, subscribe, topics, websocket
+from app.api.forms import EVENT_STREAM, NDJSON
 from app.api.headers import CORRELATION_DATA, USER_PROPERTY
 from app.api.models import RetainedMessage
 from app.api.query import TOPIC_PATTERN, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
+from app.api.stream_options import SubscribeQuery
 from app.problems import ProblemType, documented
 
 REF: Final = "#/components/schemas/"
@@ -76,6 +78,23 @@ _STREAM: Final = (
     ProblemType.BROKER_TIMEOUT,
 )
 
+_STREAM_BY_BODY: Final = (
+    *_STREAM,
+    ProblemType.INVALID_HEADER,
+    ProblemType.UNSUPPORTED_HEADER,
+    ProblemType.BODY_TIMEOUT,
+    ProblemType.BODY_TOO_LARGE,
+    ProblemType.MALFORMED_BODY,
+    ProblemType.UNSUPPORTED_MEDIA_TYPE,
+    ProblemType.INVALID_BODY,
+)
+_ABOUT_STREAMS: Final = (
+    "Whatever can be refused is refused before the stream begins. Each message is an event without a name, "
+    "its data one JSON object; `broker`, `gap`, `lag` and `close` tell about the stream itself. A client "
+    "that comes back with the last id that it saw gets what it missed first, or `gap` where that is not all "
+    "there any more."
+)
+
 _EXAMPLE_TOPIC: Final = "sensors/7/temperature"
 _RETAINED_HEADERS: Final[dict[str, tuple[str, str]]] = {
     "Mqtt-Topic": ("The topic, percent-encoded.", _EXAMPLE_TOPIC),
@@ -108,11 +127,42 @@ def paths() -> dict[str, Any]:
                 "operationId": "subscribe",
                 "tags": ["subscribe"],
                 "summary": "Follow topics as a stream of events",
-                "description": "Whatever can be refused is refused before the stream begins. Each message is "
-                "an event without a name, its data one JSON object; `broker`, `gap` and `close` tell about "
-                "the stream itself.",
-                "parameters": [*_query(subscribe.SubscribeQuery), _last_event_id()],
+                "description": _ABOUT_STREAMS,
+                "parameters": [*_query(SubscribeQuery), _last_event_id()],
                 "responses": {"200": _stream_answer(), **_problems(_STREAM)},
+            },
+            "post": {
+                "operationId": "subscribe_by_body",
+                "tags": ["subscribe"],
+                "summary": "Follow more topics than a URL can hold",
+                "description": _ABOUT_STREAMS,
+                "parameters": [_last_event_id()],
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": {"$ref": REF + "SubscribeRequest"}}},
+                },
+                "responses": {"200": _stream_answer(), **_problems(_STREAM_BY_BODY)},
+            },
+        },
+        websocket.PATH: {
+            "get": {
+                "operationId": "open_websocket",
+                "tags": ["subscribe"],
+                "summary": "Subscribe and publish over one WebSocket",
+                "description": "RFC 6455, with the subprotocol `tidegate.v1`: one JSON object a frame.",
+                "responses": {
+                    "101": {"description": "The WebSocket is open."},
+                    **_problems(
+                        (
+                            *_QUERY,
+                            ProblemType.INVALID_HEADER,
+                            ProblemType.FORBIDDEN,
+                            ProblemType.UPGRADE_REQUIRED,
+                            ProblemType.TOO_MANY_STREAMS,
+                            ProblemType.SHUTTING_DOWN,
+                        )
+                    ),
+                },
             }
         },
     }
@@ -208,14 +258,30 @@ def _last_event_id() -> dict[str, Any]:
 
 
 def _stream_answer() -> dict[str, Any]:
-    event = orjson.dumps(_example(RetainedMessage)).decode()
+    example = _example(RetainedMessage)
+    event = orjson.dumps(example).decode()
     return {
-        "description": "Server-Sent Events, for as long as the client stays.",
-        "content": {
-            subscribe.EVENT_STREAM: {
+        "description": "Events, for as long as the client stays.",
+        "headers": {
+            "Last-Event-ID": {
+                "description": "Where the stream begins, for a client that leaves before the first event.",
                 "schema": {"type": "string"},
-                "example": f"retry: 2000\n\nid: 5f2c9a01-18\ndata: {event}\n\n",
+                "example": "5f2c9a01-17",
             }
+        },
+        "content": {
+            EVENT_STREAM: {
+                "schema": {"type": "string", "description": "Server-Sent Events."},
+                "example": f"retry: 2000\n\nid: 5f2c9a01-18\ndata: {event}\n\n",
+            },
+            NDJSON: {
+                "schema": {
+                    "type": "string",
+                    "description": "One object a line: a message with its `id` in front, or a control event "
+                    "with the member `event`. An empty line is a heartbeat.",
+                },
+                "example": orjson.dumps({"id": "5f2c9a01-18", **example}).decode() + "\n",
+            },
         },
     }
 

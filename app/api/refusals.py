@@ -29,9 +29,9 @@ def without_properties(field: str) -> ProblemError:
     )
 
 
-def malformed_body(reason: str) -> ProblemError:
-    """The refusal of a body that is not JSON."""
-    return ProblemError(ProblemType.MALFORMED_BODY, f"the body is not JSON: {reason}")
+def malformed_body(reason: str, *, what: str = "the body") -> ProblemError:
+    """The refusal of something that is not JSON."""
+    return ProblemError(ProblemType.MALFORMED_BODY, f"{what} is not JSON: {reason}")
 
 
 def invalid_body(error: ValidationError, model: type[BaseModel]) -> ProblemError:

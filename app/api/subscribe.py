@@ -1,49 +1,44 @@
-"""``GET /v1/subscribe``: follow topics as a stream of events.
+"""``/v1/subscribe``: follow topics as a stream of events.
 
 Everything that can be refused is refused before the first byte: after a 200 no status is left.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from app.api.event_stream import EventStream
+from app.api.body import BodyReader, require_json
+from app.api.forms import (
+    EVENT_STREAM,
+    NDJSON,
+    EventStreamForm,
+    Form,
+    LinesForm,
+    RawEventStreamForm,
+    RawLinesForm,
+)
+from app.api.headers import read_headers, refuse_mqtt_headers
 from app.api.negotiation import preferred
-from app.api.query import Flag, QoS, parse_query
+from app.api.outlet import Outlet, Pace
+from app.api.query import NoQuery, parse_query
 from app.api.raw_route import RawRoute
-from app.api.topic_rules import require_filter
-from app.hub.event import ControlEvent
+from app.api.refusals import invalid_body
+from app.api.stream_options import SubscribeQuery, SubscribeRequest
+from app.api.subscriptions import Subscriptions
+from app.api.wheel import Wheel
+from app.connections import ABORT
 from app.hub.hub import Hub
-from app.hub.listener import CloseReason, Listener
-from app.problems import ProblemError, ProblemType
 from app.settings import Settings
 
 PATH: Final = "/v1/subscribe"
-EVENT_STREAM: Final = "text/event-stream"
-MAX_EVENT_ID_CHARACTERS: Final = 200
+POSITION: Final = b"last-event-id"
+"""The header with which a client comes back, and that tells one whose stream has no ids where it begins."""
 
-
-class SubscribeQuery(BaseModel):
-    """What may be said about a stream."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    topic: tuple[str, ...] = Field(
-        description="A topic filter (MQTT 5 §4.7). May be repeated: one stream follows many filters, and "
-        "gets a message once however many of them match. Write `%2B` for `+` and `%23` for `#`.",
-        examples=[["sensors/+/temperature", "alerts/#"]],
-    )
-    qos: QoS = Field(1, description="The highest quality of service wanted (MQTT 5 §3.8.3.1).", examples=[1])
-    retained: Flag = Field(True, description="Begin with the retained messages that match.", examples=[True])
-    last_event_id: str | None = Field(
-        None, description="The last event seen, for a client that cannot set `Last-Event-ID`."
-    )
-    lastEventId: str | None = Field(  # noqa: N815 - the name that EventSource polyfills use
-        None, description="The same, under the name that EventSource polyfills use."
-    )
+_request: Final = TypeAdapter(SubscribeRequest)
 
 
 class SubscribeRoute(RawRoute):
@@ -51,73 +46,88 @@ class SubscribeRoute(RawRoute):
 
     Args:
         hub: whom to join.
-        settings: bounds of streams, and their heartbeat.
+        subscriptions: makes listeners within the bounds of the settings.
+        bodies: how bodies are read.
+        settings: the times of streams.
     """
 
     path = path_format = PATH
-    methods = ("GET",)
+    methods = ("GET", "POST")
 
-    def __init__(self, hub: Hub, settings: Settings) -> None:
+    def __init__(
+        self, hub: Hub, subscriptions: Subscriptions, bodies: BodyReader, settings: Settings
+    ) -> None:
         super().__init__()
         self._hub = hub
-        self._settings = settings
+        self._subscriptions = subscriptions
+        self._bodies = bodies
+        self._usual_pace = Pace(
+            heartbeat=settings.heartbeat_seconds,
+            send_timeout=settings.stream_send_timeout_seconds,
+            lifetime=settings.stream_lifetime_seconds,
+        )
+        self._wheel = Wheel()
+        self._forms: dict[tuple[str, str], Form] = {
+            (EVENT_STREAM, "envelope"): EventStreamForm(),
+            (EVENT_STREAM, "raw"): RawEventStreamForm(),
+            (NDJSON, "envelope"): LinesForm(),
+            (NDJSON, "raw"): RawLinesForm(),
+        }
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open a stream (ASGI)."""
-        query = parse_query(scope["query_string"], SubscribeQuery)
-        preferred(scope["headers"], (EVENT_STREAM,))
-        self._refuse_beyond_bounds(query)
-        for topic_filter in query.topic:
-            require_filter(topic_filter)
-        settings = self._settings
-        listener = Listener(
-            query.topic,
-            qos=query.qos,
-            retained=query.retained,
-            max_messages=settings.listener_max_messages,
-            max_bytes=settings.listener_max_bytes,
+        # What the request said is not kept for as long as the stream lasts: there may be thousands.
+        outlet = await self._open(scope, receive, send)
+        await outlet.run(receive)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> Outlet:
+        if scope["method"] == "GET":
+            request = parse_query(scope["query_string"], SubscribeQuery).as_request()
+            field = "topic"
+        else:
+            request = await self._read(scope, receive)
+            field = "/topics"
+        form = self._forms[preferred(scope["headers"], (EVENT_STREAM, NDJSON)), request.format]
+        last_event_id = request.last_event_id or _last_event_id(scope)
+        listener, position = await self._subscriptions.open(request, last_event_id, field=field)
+        outlet = Outlet(self._hub, listener, form, self._pace(request), self._wheel)
+        headers = [
+            (b"content-type", form.media_type.encode("ascii")),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+            (POSITION, str(position).encode("ascii")),
+        ]
+        await outlet.begin(
+            send,
+            {"type": "http.response.start", "status": 200, "headers": headers},
+            form.opening(None if last_event_id else position, _hints(request.topics)),
+            abort=scope.get(ABORT),
         )
-        await self._hub.join(listener)
-        if listener.close_reason is CloseReason.SHUTDOWN:
-            raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; connect again in a moment")
-        stream = EventStream(
-            listener,
-            self._hub,
-            heartbeat_seconds=settings.heartbeat_seconds,
-            send_timeout_seconds=settings.stream_send_timeout_seconds,
-            opening=_opening(scope, query),
-            hints=_hints(query),
-        )
-        await stream(scope, receive, send)
+        return outlet
 
-    def _refuse_beyond_bounds(self, query: SubscribeQuery) -> None:
-        settings = self._settings
-        if len(query.topic) > settings.max_filters_per_stream:
-            raise ProblemError(
-                ProblemType.INVALID_PARAMETER,
-                f"{len(query.topic)} filters; a stream may have {settings.max_filters_per_stream}",
-                field="topic",
-                hint="use a filter with a wildcard, or several streams",
-            )
-        if self._hub.listeners >= settings.max_streams:
-            raise ProblemError(
-                ProblemType.TOO_MANY_STREAMS, f"{settings.max_streams} streams are open: as many as may be"
-            )
+    def _pace(self, request: SubscribeRequest) -> Pace:
+        if request.idle_timeout is None:
+            return self._usual_pace
+        return replace(self._usual_pace, idle_timeout=request.idle_timeout)
+
+    async def _read(self, scope: Scope, receive: Receive) -> SubscribeRequest:
+        parse_query(scope["query_string"], NoQuery)
+        headers = read_headers(scope["headers"])
+        refuse_mqtt_headers(headers, "it belongs to a message to publish")
+        require_json(headers.content_type, "send Content-Type: application/json, as curl --json does")
+        try:
+            return _request.validate_json(await self._bodies.read(receive, headers.content_length))
+        except ValidationError as error:
+            raise invalid_body(error, SubscribeRequest) from None
 
 
-def _opening(scope: Scope, query: SubscribeQuery) -> list[ControlEvent]:
-    """A client that comes back is told that what it missed is gone: this version keeps no journal."""
-    last = query.last_event_id or query.lastEventId
-    if last is None:
-        last = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"last-event-id"), None)
-    if not last:
-        return []
-    return [ControlEvent("gap", {"reason": "not_kept", "last_event_id": last[:MAX_EVENT_ID_CHARACTERS]})]
+def _last_event_id(scope: Scope) -> str:
+    return next((v.decode("latin-1")[:200] for k, v in scope["headers"] if k == POSITION), "")
 
 
-def _hints(query: SubscribeQuery) -> list[str]:
+def _hints(filters: tuple[str, ...]) -> list[str]:
     return [
         f"the filter {each!r} ends in an empty level; if it should end in #, write %23"
-        for each in query.topic
+        for each in filters
         if each.endswith("/")
     ]

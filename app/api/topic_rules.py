@@ -29,8 +29,12 @@ def require_topic(topic: str, *, field: str = "topic") -> None:
         )
 
 
-def require_filter(topic_filter: str) -> None:
+def require_filter(topic_filter: str, *, field: str = "topic") -> None:
     """Check a topic filter to read or to follow.
+
+    Args:
+        topic_filter: the filter.
+        field: where it came from, for the problem.
 
     Raises:
         ProblemError: INVALID_TOPIC where it is not allowed.
@@ -38,4 +42,4 @@ def require_filter(topic_filter: str) -> None:
     try:
         validate_filter(topic_filter)
     except TopicError as error:
-        raise ProblemError(ProblemType.INVALID_TOPIC, str(error), field="topic") from None
+        raise ProblemError(ProblemType.INVALID_TOPIC, str(error), field=field) from None

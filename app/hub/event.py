@@ -1,9 +1,8 @@
-"""What a listener is handed: a message or a control event, encoded once for all who get it.
+"""What a listener is handed: a message or a control event.
 
 The envelope of a message is one JSON object. A payload that is valid JSON stands in it as it came, byte for
 byte but for line breaks between tokens, so that numbers keep every digit; other UTF-8 is a string, and the
-rest is base64. The SSE event name stays ``message`` and the topic stays inside the JSON: a topic is somebody
-else's input, and never becomes a field of the stream (WHATWG HTML §9.2.6).
+rest is base64.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def envelope(message: Message, *, qos: int | None = None) -> bytes:
         message: a message as it came from the broker.
         qos: the QoS to tell, where the listener asked for less than the shared subscription has.
     """
-    payload, encoding = _payload(message.payload)
+    payload, encoding = encode_payload(message.payload)
     return b'{"topic":%b,"payload":%b,"encoding":"%b","qos":%d,"retain":%b,"time":"%b","properties":%b}' % (
         orjson.dumps(message.topic),
         payload,
@@ -39,53 +38,47 @@ def envelope(message: Message, *, qos: int | None = None) -> bytes:
 
 
 class Event:
-    """One event of a stream.
+    """A message in the hub's order.
 
     Attributes:
-        id: the event's id, unique and rising within one run of the bridge; empty for control events.
+        message: the message.
+        epoch: the run of the bridge, as it stands in the id.
+        sequence: the event's number, rising within one run of the bridge.
         size: its share of a listener's buffer, in bytes.
+        encoded: what a form made of it, under a key of its own; shared by all who get it.
     """
 
-    __slots__ = ("_encoded", "_message", "id", "size")
+    __slots__ = ("encoded", "epoch", "message", "sequence", "size")
 
-    def __init__(self, message: Message, event_id: str) -> None:
-        self.id = event_id
+    def __init__(self, message: Message, epoch: str, sequence: int) -> None:
+        self.message = message
+        self.epoch = epoch
+        self.sequence = sequence
         self.size = len(message.payload) + len(message.topic) + 200
-        self._message = message
-        self._encoded: list[bytes | None] = [None, None, None]
-
-    @property
-    def message(self) -> Message:
-        """The message itself."""
-        return self._message
-
-    def sse(self, qos: int) -> bytes:
-        """The event as Server-Sent Events bytes, for a listener that asked for this QoS at most."""
-        told = min(qos, self._message.qos)
-        encoded = self._encoded[told]
-        if encoded is None:
-            encoded = b"id: %b\ndata: %b\n\n" % (self.id.encode(), envelope(self._message, qos=told))
-            self._encoded[told] = encoded
-        return encoded
+        self.encoded: dict[object, bytes] = {}
 
 
 class ControlEvent:
-    """Something about the stream itself: ``broker``, ``gap`` or ``close``."""
+    """Something about the stream itself: ``broker``, ``gap``, ``lag`` or ``close``.
 
-    __slots__ = ("_encoded", "name", "size")
+    Attributes:
+        name: which.
+        facts: what it says.
+        sequence: where a client stands that has seen it; 0 where it changes nothing about that.
+        size: its share of a listener's buffer, in bytes.
+    """
 
-    def __init__(self, name: str, facts: dict[str, Any]) -> None:
+    __slots__ = ("facts", "name", "sequence", "size")
+
+    def __init__(self, name: str, facts: dict[str, Any], *, sequence: int = 0) -> None:
         self.name = name
-        self._encoded = b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(facts))
-        self.size = len(self._encoded)
-
-    def sse(self, qos: int) -> bytes:
-        """The event as Server-Sent Events bytes; the same for every QoS."""
-        del qos
-        return self._encoded
+        self.facts = facts
+        self.sequence = sequence
+        self.size = 200
 
 
-def _payload(payload: bytes) -> tuple[bytes, bytes]:
+def encode_payload(payload: bytes) -> tuple[bytes, bytes]:
+    """A payload as JSON on one line, and the name of its encoding: ``json``, ``text`` or ``base64``."""
     try:
         orjson.loads(payload)
     except ValueError:

@@ -2,66 +2,55 @@
 
 Rules:
 
-1. One upstream SUBSCRIBE for each distinct filter, at the highest QoS asked for; UNSUBSCRIBE with the last
-   listener. Only the first and the last listener of a filter, a higher QoS, or a wish for retained messages
-   reaches the broker.
-2. A listener is registered before the SUBSCRIBE for it goes out, so that no message falls in between.
-3. ``join`` returns when the broker granted every filter, or raises and leaves nothing behind.
-4. ``deliver`` is synchronous; it encodes nothing and waits for nobody.
+1. ``join`` returns when the broker granted every filter, or raises and leaves nothing behind.
+2. A client that comes back is given what it missed and registered in one turn of the loop: nothing can come
+   between the two.
+3. ``deliver`` is synchronous; it encodes nothing and waits for nobody.
+4. What may have been missed is told: a ``gap`` stands in the stream where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import secrets
-from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from collections import Counter
 
 from app.hub.event import ControlEvent, Event
+from app.hub.filters import Filters, Upstream
+from app.hub.flusher import Flusher
+from app.hub.journal import Journal
 from app.hub.listener import CloseReason, Listener
-from app.hub.subscriptions import SubscribedFilter
-from tidegate.errors import MQTTError, refusal
+from app.hub.position import Position, parse_position
+from app.hub.subscriptions import first_match
 from tidegate.message import Message
-from tidegate.topics import FilterIndex
-
-IDENTIFIER_MEMORY_SECONDS: Final = 300.0
-"""How long copies may be on their way under the identifier of an earlier SUBSCRIBE of the same filter."""
-
-RETAINED_WINDOW_SECONDS: Final = 5.0
-"""Without identifiers: how long after SUBACK a retained message may still be one that the SUBSCRIBE
-brought."""
-
-
-class Upstream(Protocol):
-    """What the hub needs of the broker."""
-
-    @property
-    def has_identifiers(self) -> bool:
-        """Whether copies carry subscription identifiers (MQTT 5 §3.3.2.3.8)."""
-
-    async def subscribe(self, topic_filter: str, qos: int, identifier: int, *, retained: bool) -> int:
-        """SUBSCRIBE and return the reason code; raises MQTTError where the broker is away or silent."""
-
-    async def unsubscribe(self, topic_filter: str) -> None:
-        """UNSUBSCRIBE; raises MQTTError where the broker is silent."""
 
 
 class Hub:
-    """All listeners of one bridge."""
+    """All listeners of one bridge.
 
-    def __init__(self, upstream: Upstream) -> None:
+    Args:
+        upstream: the broker.
+        journal: keeps what clients that come back have missed.
+        grace_seconds: how long a filter is kept up after its last listener left.
+
+    Attributes:
+        epoch: this run of the bridge, as it stands in ids.
+        ended: how many streams ended, for each reason.
+    """
+
+    def __init__(
+        self, upstream: Upstream, *, journal: Journal | None = None, grace_seconds: float = 0.0
+    ) -> None:
         self._upstream = upstream
-        self._filters: dict[str, SubscribedFilter] = {}
-        self._index: FilterIndex[SubscribedFilter] = FilterIndex()
-        self._by_identifier: dict[int, SubscribedFilter] = {}
+        self._journal = Journal() if journal is None else journal
+        self._filters = Filters(upstream, self._journal, grace_seconds=grace_seconds)
         self._listeners: set[Listener] = set()
-        self._identifiers = itertools.count(1)
-        self._epoch = secrets.token_hex(4)
-        self._sequence = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._flusher = Flusher()
+        self.epoch = secrets.token_hex(4)
+        self._sequence = 1
         self._is_draining = False
+        self._broker_is_away = ""
+        self.ended: Counter[CloseReason] = Counter()
 
     @property
     def listeners(self) -> int:
@@ -70,11 +59,39 @@ class Hub:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """The distinct filters held upstream."""
-        return tuple(self._filters)
+        """The distinct filters that listeners hold."""
+        return self._filters.in_use
 
-    async def join(self, listener: Listener) -> None:
+    @property
+    def subscriptions(self) -> list[tuple[str, int, int]]:
+        """Each filter held upstream, the QoS granted, and how many listeners it has."""
+        return [(each.filter, each.qos, len(each.listeners)) for each in self._filters]
+
+    @property
+    def position(self) -> Position:
+        """Where a client stands that has seen everything."""
+        return Position(self.epoch, self._sequence)
+
+    @property
+    def flusher(self) -> Flusher:
+        """Has listeners written."""
+        return self._flusher
+
+    @property
+    def journal(self) -> Journal:
+        """What is kept for clients that come back."""
+        return self._journal
+
+    async def join(self, listener: Listener, last_event_id: str = "") -> Position:
         """Subscribe a listener to all its filters.
+
+        Args:
+            listener: who joins.
+            last_event_id: the last event that its client saw before; what it missed is offered to it, and a
+                ``gap`` where that is not known or no longer all there.
+
+        Returns:
+            Where the client stands before the first event.
 
         Raises:
             RefusedError: the broker refused a filter.
@@ -82,12 +99,31 @@ class Hub:
         """
         if self._is_draining:
             listener.close(CloseReason.SHUTDOWN)
-            return
+            return self.position
         self._listeners.add(listener)
+        complete = set[str]()
+        position = parse_position(last_event_id)
+        if position is not None and position.epoch == self.epoch and position.sequence <= self._sequence:
+            complete = self._resume(listener, position)
+        elif last_event_id:
+            position = None
+            facts = {"reason": "unknown_id", "last_event_id": last_event_id}
+            listener.replay([ControlEvent("gap", facts, sequence=self._sequence)])
+        asks_retained = listener.retained and complete != set(listener.filters)
+        if asks_retained:
+            listener.expect_retained()
         try:
             async with asyncio.TaskGroup() as group:
                 for each in listener.filters:
-                    group.create_task(self._attach(each, listener))
+                    if each not in complete:
+                        group.create_task(
+                            self._filters.attach(
+                                each,
+                                listener,
+                                sequence=self._sequence,
+                                is_away=bool(self._broker_is_away),
+                            )
+                        )
         except BaseExceptionGroup as failed:
             self.leave(listener)
             first = failed.exceptions[0]
@@ -95,58 +131,77 @@ class Hub:
         except BaseException:
             self.leave(listener)
             raise
+        if asks_retained:
+            listener.expect_retained()
+        if position is not None:
+            return position
+        first = listener.buffer.first_sequence
+        return Position(self.epoch, self._sequence if first is None else first - 1, listener.lacks_retained)
 
     def leave(self, listener: Listener) -> None:
-        """Remove a listener at once; filters that nobody holds any more are dropped in the background."""
-        self._listeners.discard(listener)
-        listener.close(CloseReason.CLIENT_LEFT)
-        for topic_filter in listener.filters:
-            entry = self._filters.get(topic_filter)
-            if entry is not None:
-                entry.leave(listener)
-                if not entry.listeners:
-                    self._spawn(self._drop_if_unused(entry))
+        """Remove a listener at once; filters that nobody holds any more are dropped some time later."""
+        if listener in self._listeners:
+            self._listeners.discard(listener)
+            listener.close(CloseReason.CLIENT_LEFT)
+            if listener.is_resumable and listener.close_reason is not None:
+                self.ended[listener.close_reason] += 1
+        self._filters.leave(listener)
 
     def deliver(self, message: Message) -> None:
         """Hand a message to everybody that it is for."""
-        routes: list[tuple[SubscribedFilter, int | None]] = []
-        for identifier in message.subscription_identifiers:
-            entry = self._by_identifier.get(identifier)
-            if entry is not None:
-                routes.append((entry, identifier))
-        if not message.subscription_identifiers:
-            routes = [(entry, None) for entry in self._index.match(message.topic)]
-        event: Event | None = None
+        routes = self._filters.routes(message)
+        if not routes:
+            return
+        self._sequence += 1
+        event = Event(message, self.epoch, self._sequence)
+        if not message.retain:
+            tracks = [entry.track for entry, _ in routes if entry.is_remembered]
+            if tracks:
+                self._journal.add(event, tracks)
+        if len(routes) == 1:
+            entry, route_identifier = routes[0]
+            for listener in entry.targets(message, route_identifier):
+                listener.offer(event)
+            return
         served: set[Listener] = set()
         for entry, route_identifier in routes:
             for listener in entry.targets(message, route_identifier):
-                if listener in served:
-                    continue
-                if event is None:
-                    self._sequence += 1
-                    event = Event(message, f"{self._epoch}-{self._sequence}")
-                if len(routes) > 1:
+                if listener not in served:
                     served.add(listener)
-                listener.offer(event)
+                    listener.offer(event)
 
     def broker_down(self, reason: str) -> None:
         """The connection to the broker ended: every stream is told."""
-        for entry in self._filters.values():
+        self._broker_is_away = reason
+        for entry in self._filters:
             entry.replay_to_all()
-        self._tell(ControlEvent("broker", {"state": "down", "reason": reason}))
+        self._tell(_down(reason))
 
     def broker_up(self, *, session_present: bool, refused: tuple[tuple[str, int], ...] = ()) -> None:
         """The connection is back, and the filters were subscribed to again, but for those refused."""
+        self._broker_is_away = ""
         self._tell(ControlEvent("broker", {"state": "up", "session_present": session_present}))
-        if not session_present:
-            self._tell(ControlEvent("gap", {"reason": "broker_connection"}))
+        if session_present:
+            if not self._upstream.has_identifiers:
+                for entry in self._filters:
+                    entry.end_replays()
+        else:
+            self._sequence += 1
+            for entry in self._filters:
+                entry.track.lost_connection_at = self._sequence
+            for listener in self._listeners:
+                if listener.retained:
+                    listener.expect_retained()
+            self._tell(ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._sequence))
         for topic_filter, _ in refused:
-            entry = self._filters.get(topic_filter)
-            if entry is not None:
-                entry.is_live = False
-                entry.qos = 0
-                for listener in entry.listeners:
+            lost = self._filters.get(topic_filter)
+            if lost is not None:
+                lost.is_live = False
+                lost.qos = 0
+                for listener in lost.listeners:
                     listener.close(CloseReason.REFUSED)
+                if not lost.listeners:
+                    self._filters.give_up(lost)
 
     def drain(self) -> None:
         """Close every listener because the bridge stops, and take no new ones."""
@@ -156,81 +211,47 @@ class Hub:
 
     async def close(self) -> None:
         """End the background work."""
-        for task in self._tasks:
-            task.cancel()
-        for task in list(self._tasks):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self._filters.close()
 
-    async def _attach(self, topic_filter: str, listener: Listener) -> None:
-        while True:
-            entry = self._filters.get(topic_filter)
-            if entry is None:
-                entry = self._filters[topic_filter] = SubscribedFilter(topic_filter)
-                self._index.add(topic_filter, entry)
-            async with entry.lock:
-                if entry.is_dropped:
-                    continue
-                await self._subscribe(entry, listener)
-                return
+    # A client that comes back.
 
-    async def _subscribe(self, entry: SubscribedFilter, listener: Listener) -> None:
-        wants_retained = listener.retained and not entry.is_shared
-        if entry.is_live and listener.qos <= entry.qos and not wants_retained:
-            entry.join(listener, entry.identifier, replay=False, confirmed=True)
-            return
-        identifier = next(self._identifiers)
-        self._remember(entry, identifier)
-        entry.join(listener, identifier, replay=wants_retained, confirmed=False)
-        qos = max(entry.qos, listener.qos)
-        try:
-            await self._ask(entry, qos, identifier)
-        except BaseException:
-            entry.leave(listener)
-            if not entry.listeners:
-                self._spawn(self._drop_if_unused(entry))
-            raise
-        entry.confirm(listener)
-        entry.is_live = True
-        entry.qos = qos
-        entry.identifier = identifier
-        if wants_retained and not self._upstream.has_identifiers:
-            asyncio.get_running_loop().call_later(RETAINED_WINDOW_SECONDS, entry.end_replay, listener)
+    def _resume(self, listener: Listener, position: Position) -> set[str]:
+        """Offer what was missed, and join what is live already; the filters of which nothing is lacking.
 
-    async def _ask(self, entry: SubscribedFilter, qos: int, identifier: int) -> None:
-        entry.was_asked = True
-        reason_code = await self._upstream.subscribe(
-            entry.filter, qos, identifier, retained=entry.wants_retained
-        )
-        if reason_code >= 0x80:
-            raise refusal("subscription", reason_code, topic=entry.filter, qos=qos)
-
-    async def _drop_if_unused(self, entry: SubscribedFilter) -> None:
-        async with entry.lock:
-            if entry.listeners or entry.is_dropped:
-                return
-            if entry.was_asked:  # also where no answer came: the broker may have taken it
-                with contextlib.suppress(MQTTError):
-                    await self._upstream.unsubscribe(entry.filter)
-            entry.is_dropped = True
-            del self._filters[entry.filter]
-            self._index.discard(entry.filter, entry)
-            for _, identifier in entry.identifiers:
-                self._by_identifier.pop(identifier, None)
-
-    def _remember(self, entry: SubscribedFilter, identifier: int) -> None:
-        """Copies under an earlier identifier may still be on their way; forget it only when that is over."""
-        now = asyncio.get_running_loop().time()
-        self._by_identifier[identifier] = entry
-        entry.identifiers.append((now, identifier))
-        while entry.identifiers[0][0] < now - IDENTIFIER_MEMORY_SECONDS and len(entry.identifiers) > 2:
-            self._by_identifier.pop(entry.identifiers.popleft()[1], None)
+        Nothing is awaited here: what comes from the broker comes after it.
+        """
+        held = (self._filters.get(each) for each in listener.own_filters)
+        live = [entry for entry in held if entry is not None and entry.is_live and entry.is_remembered]
+        names = [entry.filter for entry in live]
+        missed: dict[int, Event] = {}
+        complete: set[str] = set()
+        reason = "" if len(live) == len(listener.filters) else "not_kept"
+        for entry in live:
+            self._filters.keep(entry)
+            for event in entry.track.after(position.sequence):
+                if first_match(names, event.message.topic) == entry.filter:
+                    missed[event.sequence] = event
+            entry.join(listener, 0, replay=False, confirmed=True)
+            if entry.track.lost_connection_at > position.sequence:
+                reason = "broker_connection"
+            elif entry.track.begins_after > position.sequence:
+                reason = reason or "not_kept"
+            elif listener.qos <= entry.qos and not (position.lacks_retained and listener.retained):
+                complete.add(entry.filter)
+        events: list[Event | ControlEvent] = [missed[sequence] for sequence in sorted(missed)]
+        if reason:
+            stands_at = events[0].sequence - 1 if events else self._sequence
+            facts = {"reason": reason, "last_event_id": str(position)}
+            events.insert(0, ControlEvent("gap", facts, sequence=stands_at))
+        if self._broker_is_away:
+            events.append(_down(self._broker_is_away))
+        listener.replay(events)
+        return complete
 
     def _tell(self, event: ControlEvent) -> None:
         for listener in self._listeners:
             listener.offer(event)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+def _down(reason: str) -> ControlEvent:
+    return ControlEvent("broker", {"state": "down", "reason": reason})

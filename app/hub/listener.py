@@ -2,10 +2,11 @@
 
 Rules:
 
-1. ``offer`` is synchronous and never fails; when the buffer would pass its bounds the listener is closed with
-   ``TOO_SLOW`` and takes no more.
-2. What was offered before the close is still drained; the reason comes last.
-3. Only the reader drains, and only the hub offers. Anybody may close; the first reason stays.
+1. ``offer`` is synchronous and never fails. A buffer that is full is written out first where the reader takes
+   it; where it does not, the policy decides, and ``resume`` closes the listener with ``TOO_SLOW``.
+2. What was offered before the close can still be taken; the reason comes last.
+3. Only the hub offers, only the writer takes. Anybody may close; the first reason stays.
+4. The writer is called by the flusher, and not while it is ``blocked``: it then goes on by itself.
 """
 
 from __future__ import annotations
@@ -13,9 +14,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from enum import Enum
+from typing import Final, Protocol
 
+from app.hub.buffers import Buffer, Policy, make_buffer
 from app.hub.event import ControlEvent, Event
 from tidegate.topics import matches, split_share
+
+RETAINED_SECONDS: Final = 5.0
+"""How long after the last of them more of the retained messages of a stream's beginning may come."""
+
+MAX_REPLAYED: Final = 256
+"""Events of a replay that are taken at once."""
 
 
 class CloseReason(Enum):
@@ -23,8 +32,14 @@ class CloseReason(Enum):
 
     CLIENT_LEFT = ("client_left", True)
     SHUTDOWN = ("shutdown", True)
+    LIFETIME = ("lifetime", True)
+    TOKEN_EXPIRED = ("token_expired", False)
     TOO_SLOW = ("too_slow", True)
     REFUSED = ("refused", False)
+    SERVER_LIMIT = ("server_limit", True)
+    LIMIT = ("limit", False)
+    IDLE_TIMEOUT = ("idle_timeout", False)
+    GAP = ("gap", True)
 
     def __init__(self, reason: str, may_reconnect: bool) -> None:
         self.reason = reason
@@ -35,16 +50,55 @@ class CloseReason(Enum):
         return ControlEvent("close", {"reason": self.reason, "may_reconnect": self.may_reconnect})
 
 
+class Writer(Protocol):
+    """Writes what a listener has pending."""
+
+    def schedule(self) -> None:
+        """See to it that ``write`` is called soon: there is something to take."""
+
+    def write(self) -> None:
+        """Take what is pending and write it; or be blocked, and do so later."""
+
+
 class Listener:
     """A stream's end of the hub.
 
     Args:
-        filters: topic filters, valid and distinct, in the order given by the client.
+        filters: topic filters, valid, in the order given by the client.
         qos: the highest QoS wanted.
         retained: whether retained messages are wanted on joining.
+        policy: what happens when the reader does not keep up.
+        interval_seconds: nothing is given away more often than this, and of each topic the newest alone.
+        limit: end after this many messages.
         max_messages: bound of the buffer in events.
         max_bytes: bound of the buffer in bytes.
+        is_resumable: what it may miss is kept for a while after it left.
+
+    Attributes:
+        own_filters: the filters that are not shared, in an order that does not depend on the client's.
+        is_due: there is something to take, or the listener was closed since it was taken from last.
+        close_reason: why it was closed; None as long as it is open.
+        retained_until: until when retained messages of the beginning may come, in seconds on the loop's
+            clock; 0 where none are expected.
     """
+
+    __slots__ = (
+        "_buffer",
+        "_interval_seconds",
+        "_is_pausing",
+        "_left",
+        "_max_messages",
+        "_replay",
+        "_writer",
+        "close_reason",
+        "filters",
+        "is_due",
+        "is_resumable",
+        "own_filters",
+        "qos",
+        "retained",
+        "retained_until",
+    )
 
     def __init__(
         self,
@@ -52,26 +106,56 @@ class Listener:
         *,
         qos: int = 1,
         retained: bool = True,
+        policy: Policy = Policy.RESUME,
+        interval_seconds: float | None = None,
+        limit: int | None = None,
         max_messages: int = 1000,
         max_bytes: int = 8 * 1024 * 1024,
+        is_resumable: bool = True,
     ) -> None:
         self.filters = tuple(dict.fromkeys(filters))
+        own = tuple(sorted(each for each in self.filters if split_share(each)[0] is None))
+        self.own_filters = self.filters if own == self.filters else own
         self.qos = qos
         self.retained = retained
+        self.is_resumable = is_resumable
         self.close_reason: CloseReason | None = None
-        self._own_filters = tuple(each for each in self.filters if split_share(each)[0] is None)
+        self.retained_until = 0.0
+        self._left = limit
+        self._interval_seconds = interval_seconds
+        self._is_pausing = False
+        self.is_due = False
+        self._replay: list[Event | ControlEvent] = []
+        self._writer: Writer | None = None
         self._max_messages = max_messages
-        self._max_bytes = max_bytes
-        self._pending: list[Event | ControlEvent] = []
-        self._pending_bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
+        # Until there is a writer no reader can be slow, and the bytes alone bound what waits.
+        self._buffer = make_buffer(
+            policy, max_messages=max_bytes, max_bytes=max_bytes, conflates=interval_seconds is not None
+        )
+
+    @property
+    def buffer(self) -> Buffer:
+        """What waits."""
+        return self._buffer
+
+    @property
+    def lacks_retained(self) -> bool:
+        """Whether retained messages of the stream's beginning may still be on their way."""
+        return self.retained_until > 0
+
+    def attach(self, writer: Writer) -> None:
+        """Begin to write."""
+        self._writer = writer
+        self._buffer.max_messages = self._max_messages
+        if self.is_due:
+            writer.schedule()
 
     def takes(self, topic: str, topic_filter: str) -> bool:
         """Whether a copy sent for this filter is the one to keep.
 
         Of several overlapping filters the first that matches is; the broker sends a copy for each.
         """
-        own = self._own_filters
+        own = self.own_filters
         if len(own) <= 1 or topic_filter not in own:
             return True
         for each in own:
@@ -81,42 +165,95 @@ class Listener:
                 return False
         return True
 
+    def replay(self, events: list[Event | ControlEvent]) -> None:
+        """Have these taken before anything that is offered; once, before there is a writer.
+
+        The journal bounds them, and not the buffer, so that a client can always catch up.
+        """
+        self._replay = events
+        self.is_due = bool(events)
+
     def offer(self, event: Event | ControlEvent) -> None:
-        """Put an event into the buffer, or close the listener because it does not fit."""
+        """Put an event into the buffer; where it does not fit, do what the policy says."""
         if self.close_reason is not None:
             return
-        if len(self._pending) >= self._max_messages or self._pending_bytes + event.size > self._max_bytes:
-            self.close(CloseReason.TOO_SLOW)
-            return
-        self._pending.append(event)
-        self._pending_bytes += event.size
-        self._wake()
+        if not self._buffer.add(event):
+            self.write()  # the reader may be quick, and only the turn of the loop a long one
+            if not self._buffer.add(event):
+                self.close(CloseReason.TOO_SLOW)
+                return
+        if not (self.is_due or self._is_pausing):
+            self._fall_due()
 
     def close(self, reason: CloseReason) -> None:
         """Take no more; the first reason stays."""
         if self.close_reason is None:
             self.close_reason = reason
-            self._wake()
+            self._fall_due()
 
-    async def wait(self) -> None:
-        """Wait until there is something to drain, or the listener is closed."""
-        if self._pending or self.close_reason is not None:
-            return
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def write(self) -> None:
+        """Have what is pending written; called by whoever was told to wake it."""
+        if self._writer is not None:
+            self._writer.write()
 
-    def drain(self) -> bytes:
-        """All that is pending, as one piece of Server-Sent Events."""
-        pending, self._pending = self._pending, []
-        self._pending_bytes = 0
-        qos = self.qos
-        if len(pending) == 1:
-            return pending[0].sse(qos)
-        return b"".join([event.sse(qos) for event in pending])
+    def take(self, max_bytes: int) -> list[Event | ControlEvent]:
+        """The oldest events that wait, up to about ``max_bytes``; empty where nothing does."""
+        if self._left == 0:
+            self.is_due = False
+            return []
+        if self._replay:
+            events = self._replay[:MAX_REPLAYED]
+            del self._replay[:MAX_REPLAYED]
+        else:
+            events = self._buffer.take(max_bytes)
+        if not self._buffer and not self._replay:
+            self.is_due = False
+        if self._left is not None:
+            events = self._cut(events, self._left)
+        if self.retained_until:
+            self._see_retained(events)
+        if self._interval_seconds is not None and events and not self._is_pausing:
+            self._is_pausing = True
+            asyncio.get_running_loop().call_later(self._interval_seconds, self._end_pause)
+        return events
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _fall_due(self) -> None:
+        self.is_due = True
+        if self._writer is not None:
+            self._writer.schedule()
+
+    def _end_pause(self) -> None:
+        self._is_pausing = False
+        if self._buffer and not self.is_due:
+            self._fall_due()
+
+    def expect_retained(self) -> None:
+        """Retained messages are on their way, and a client that leaves now has not seen them all."""
+        self.retained_until = asyncio.get_running_loop().time() + RETAINED_SECONDS
+
+    def settle(self) -> bool:
+        """Whether retained messages may still be on their way, now that some time has gone by."""
+        self._see_retained([])
+        return self.lacks_retained
+
+    def discard(self) -> None:
+        """Throw away what waits."""
+        self._replay = []
+        self._buffer.take(self._buffer.size)
+
+    def _see_retained(self, events: list[Event | ControlEvent]) -> None:
+        if any(isinstance(event, Event) and event.message.retain for event in events):
+            self.expect_retained()
+        elif not self._buffer and asyncio.get_running_loop().time() > self.retained_until:
+            self.retained_until = 0.0
+
+    def _cut(self, events: list[Event | ControlEvent], left: int) -> list[Event | ControlEvent]:
+        for index, event in enumerate(events):
+            if isinstance(event, Event):
+                left -= 1
+                if left <= 0:
+                    self._left = 0
+                    self.close(CloseReason.LIMIT)
+                    return events[: index + 1]
+        self._left = left
+        return events

@@ -25,7 +25,7 @@ class _Collector(Listener):
     """Keeps the retained messages and lets live ones pass."""
 
     def __init__(self, topic_filter: str, *, qos: int, limit: int) -> None:
-        super().__init__([topic_filter], qos=qos, retained=True)
+        super().__init__([topic_filter], qos=qos, retained=True, is_resumable=False)
         self.found: dict[str, Message] = {}
         self._limit = limit
 

@@ -11,18 +11,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from app.hub.journal import Track
 from app.hub.listener import Listener
 from tidegate.message import Message
-from tidegate.topics import split_share
+from tidegate.topics import matches, split_share
 
 
 class SubscribedFilter:
-    """One distinct filter, its listeners, and who among them waits for retained messages."""
+    """One distinct filter, its listeners, and who among them waits for retained messages.
 
-    def __init__(self, topic_filter: str) -> None:
+    Attributes:
+        filter: the topic filter.
+        is_shared: it is a shared subscription (MQTT 5 §4.8.2), of which nothing is kept.
+        lock: held by whoever changes the subscription upstream.
+        is_live: the broker granted it.
+        was_asked: a SUBSCRIBE went out, whatever came of it.
+        is_dropped: it is given up, and a new entry has to take its place.
+        qos: the QoS granted.
+        identifier: the subscription identifier in force.
+        identifiers: all in use, each with the time of its SUBSCRIBE on the loop's clock, in seconds.
+        track: what is kept for clients that come back.
+        is_remembered: somebody was here who may come back.
+    """
+
+    def __init__(self, topic_filter: str, track: Track) -> None:
         self.filter = topic_filter
+        self.track = track
+        self.is_remembered = False
         self.is_shared = split_share(topic_filter)[0] is not None
         self.lock = asyncio.Lock()
         self.is_live = False
@@ -47,7 +64,7 @@ class SubscribedFilter:
         return not self.is_shared and any(listener.retained for listener in self._joined_with)
 
     def join(self, listener: Listener, identifier: int, *, replay: bool, confirmed: bool) -> None:
-        """Add a listener that takes copies from ``identifier`` on.
+        """Add a listener that takes copies from ``identifier`` on; one that is here already stays as it is.
 
         Args:
             listener: who joins.
@@ -55,11 +72,17 @@ class SubscribedFilter:
             replay: retained messages that this SUBSCRIBE brings are for it.
             confirmed: the broker has answered; until then copies without an identifier are not for it.
         """
-        self._joined_with[listener] = identifier
+        is_new = listener not in self._joined_with
         if replay:
             self._replays.setdefault(identifier, {})[listener] = {}
-        if not confirmed:
-            self._unconfirmed.add(listener)
+        if is_new:
+            self._joined_with[listener] = identifier
+            if not confirmed:
+                self._unconfirmed.add(listener)
+
+    def holds(self, listener: Listener) -> bool:
+        """Whether a listener is on this filter."""
+        return listener in self._joined_with
 
     def confirm(self, listener: Listener) -> None:
         """The broker has answered the SUBSCRIBE made for this listener."""
@@ -79,6 +102,15 @@ class SubscribedFilter:
         """Without identifiers, a retained message after this is somebody else's."""
         for who in self._replays.values():
             who.pop(listener, None)
+
+    def end_replays(self) -> None:
+        """The same for everybody."""
+        self._replays = {}
+
+    def replay_to(self, listener: Listener) -> None:
+        """The retained messages that the next connection brings are for this listener too."""
+        if not self.is_shared:
+            self._replays.setdefault(self.identifier, {})[listener] = {}
 
     def replay_to_all(self) -> None:
         """After a lost connection the broker sends the retained messages again, and to everybody."""
@@ -111,7 +143,9 @@ class SubscribedFilter:
                 yield listeners[self._turn]
         elif identifier is not None:
             for listener, since in self._joined_with.items():
-                if since <= identifier and listener.takes(message.topic, self.filter):
+                if since <= identifier and (
+                    len(listener.own_filters) == 1 or listener.takes(message.topic, self.filter)
+                ):
                     yield listener
         else:
             for listener in self._joined_with:
@@ -132,3 +166,8 @@ class SubscribedFilter:
                 if seen.get(message.topic) != message.payload:
                     seen[message.topic] = message.payload
                     yield listener
+
+
+def first_match(filters: Iterable[str], topic: str) -> str | None:
+    """The first of these filters that matches a topic, or None."""
+    return next((each for each in filters if matches(each, topic)), None)

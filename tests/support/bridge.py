@@ -18,6 +18,7 @@ import uvloop
 from fastapi import FastAPI
 
 from app.main import create_app
+from app.server import make_config
 from app.settings import Settings
 from tests.support.ports import LOOPBACK
 from tidegate.connection import Connect
@@ -56,14 +57,13 @@ class Bridge:
         app: the application.
     """
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
         self.app = app
         self._socket = socket.create_server((LOOPBACK, 0))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=REQUEST_SECONDS, trust_env=False)
-        config = uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False)
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(make_config(app, settings))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
 
@@ -140,10 +140,11 @@ def running_bridge(
         wait_until_ready: wait until the broker answers; without it the bridge just serves.
         settings: any field of ``Settings``.
     """
-    app = create_app(Settings(broker_url=broker_url, **settings), connect=connect)
+    chosen = Settings(broker_url=broker_url, **settings)
+    app = create_app(chosen, connect=connect)
     if prepare is not None:
         prepare(app)
-    bridge = Bridge(app)
+    bridge = Bridge(app, chosen)
     try:
         bridge.start()
         if wait_until_ready:

@@ -1,0 +1,156 @@
+"""The frames of ``tidegate.v1``: one JSON object each, in both directions.
+
+What a client sends has an ``op`` and an ``id`` of its choice, which the answer brings back. What the bridge
+sends on its own is ``message``, or a control event under its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+
+from app.api.forms import LinesForm
+from app.api.models import PublishRequest
+from app.api.refusals import invalid_body, malformed_body
+from app.api.stream_options import SubscriptionOptions
+from app.hub.event import ControlEvent, Event
+from app.hub.position import Position
+from app.problems import ProblemError, ProblemType, did_you_mean
+from tidegate.message import Message
+from tidegate.reason_codes import describe
+
+FrameId = Annotated[int, Strict()] | Annotated[str, Strict(), Field(max_length=64)]
+_STRICT: Final = ConfigDict(extra="forbid", frozen=True)
+
+
+class SubscribeFrame(SubscriptionOptions):
+    """Follow topics; the subscription is known by the frame's id."""
+
+    op: Literal["subscribe"]
+    id: FrameId
+
+
+class UnsubscribeFrame(BaseModel):
+    """End a subscription."""
+
+    model_config = _STRICT
+
+    op: Literal["unsubscribe"]
+    id: FrameId
+    subscription: FrameId
+
+
+class PublishFrame(PublishRequest):
+    """Publish a message; the answer comes when the broker has taken it."""
+
+    op: Literal["publish"]
+    id: FrameId
+
+
+class PingFrame(BaseModel):
+    """Ask for an answer."""
+
+    model_config = _STRICT
+
+    op: Literal["ping"]
+    id: FrameId
+
+
+Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | PingFrame
+Id = int | str
+
+_MODELS: Final[dict[str, tuple[type[BaseModel], TypeAdapter[Any]]]] = {
+    "subscribe": (SubscribeFrame, TypeAdapter(SubscribeFrame)),
+    "unsubscribe": (UnsubscribeFrame, TypeAdapter(UnsubscribeFrame)),
+    "publish": (PublishFrame, TypeAdapter(PublishFrame)),
+    "ping": (PingFrame, TypeAdapter(PingFrame)),
+}
+_lines: Final = LinesForm()
+
+
+def read_frame(text: bytes) -> tuple[Frame | ProblemError, Id | None]:
+    """Read what a client sent.
+
+    Returns:
+        The frame, or what is wrong with it; and its id, as far as it has one.
+    """
+    try:
+        found = orjson.loads(text)
+    except ValueError as error:
+        return malformed_body(str(error), what="the frame"), None
+    if not isinstance(found, dict):
+        return ProblemError(ProblemType.INVALID_BODY, "a frame is a JSON object", field=""), None
+    frame_id = found.get("id")
+    known_id = frame_id if isinstance(frame_id, str) or type(frame_id) is int else None
+    op = found.get("op")
+    if not isinstance(op, str) or op not in _MODELS:
+        problem = ProblemError(
+            ProblemType.INVALID_BODY,
+            "a frame says in 'op' what is to be done" if op is None else f"there is no op {op!r}",
+            field="/op",
+            hint=did_you_mean(str(op), _MODELS) if op is not None else f"known are {', '.join(_MODELS)}",
+        )
+        return problem, known_id
+    model, adapter = _MODELS[op]
+    try:
+        frame: Frame = adapter.validate_json(text)
+    except ValidationError as error:
+        return invalid_body(error, model), known_id
+    return frame, known_id
+
+
+def acknowledgement(frame_id: Id, **facts: Any) -> str:
+    """The answer to a frame whose operation was carried out."""
+    return orjson.dumps({"op": "ack", "id": frame_id, **facts}).decode()
+
+
+def acknowledged_publish(frame_id: Id, message: Message, reason_code: int) -> str:
+    """The answer to a publish that the broker has taken."""
+    return acknowledgement(
+        frame_id,
+        topic=message.topic,
+        qos=message.qos,
+        retain=message.retain,
+        reason_code=reason_code,
+        reason=describe(reason_code),
+    )
+
+
+def refusal_frame(frame_id: Id | None, problem: ProblemError) -> str:
+    """The answer to a frame whose operation was not carried out."""
+    return orjson.dumps({"op": "error", "id": frame_id, "problem": orjson.loads(problem.body())}).decode()
+
+
+def event_frames(
+    subscription: bytes, events: Sequence[Event | ControlEvent], qos: int, epoch: str, *, marked: bool
+) -> list[str]:
+    """What happened on a subscription, a frame each.
+
+    Args:
+        subscription: the subscription's id, as JSON.
+        events: what happened.
+        qos: the QoS asked for.
+        epoch: the run of the bridge.
+        marked: the ids tell that retained messages are still on their way.
+    """
+    frames: list[str] = []
+    for event in events:
+        if isinstance(event, Event):
+            line = _lines.encode([event], qos, epoch, marked=marked)
+            frames.append((b'{"op":"message","subscription":%b,%b' % (subscription, line[1:-1])).decode())
+        else:
+            facts = dict(event.facts)
+            if event.sequence:
+                facts["id"] = str(Position(epoch, event.sequence, marked))
+            frames.append(
+                orjson.dumps({"op": event.name, "subscription": orjson.loads(subscription), **facts}).decode()
+            )
+    return frames
+
+
+def socket_frame(event: ControlEvent) -> str:
+    """What happened to the socket as a whole."""
+    return orjson.dumps({"op": event.name, **event.facts}).decode()

@@ -1,0 +1,336 @@
+"""One open WebSocket: its subscriptions, what was asked for, and what waits to be sent.
+
+Who owns what: the request's task reads frames. What a frame asks for runs in a task of its own, since the
+broker may take its time; so many at once, and then nothing more is read. Frames that leave go through one
+``Sending``: answers first, then what the subscriptions have pending, which the hub's flusher has written. The
+socket itself is a listener without filters, so that it is told of the broker's absence and of the bridge's
+end once, and not for each subscription.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from app.api.frames import (
+    Id,
+    PingFrame,
+    PublishFrame,
+    SubscribeFrame,
+    UnsubscribeFrame,
+    acknowledged_publish,
+    acknowledgement,
+    event_frames,
+    read_frame,
+    refusal_frame,
+    socket_frame,
+)
+from app.api.publish_request import message_of
+from app.api.sending import Sending
+from app.api.subscriptions import Subscriptions
+from app.broker.link import BrokerLink
+from app.connections import ABORT
+from app.hub.event import ControlEvent
+from app.hub.hub import Hub
+from app.hub.listener import CloseReason, Listener
+from app.problems import ProblemError, ProblemType, problem_of
+from app.settings import Settings
+from tidegate.errors import MQTTError
+
+logger = logging.getLogger("tidegate.streams")
+
+MAX_PENDING_FRAMES: Final = 100
+"""What a client may have asked for and not got an answer to; more is read only then."""
+
+PIECE_BYTES: Final = 65_536
+GOING_AWAY: Final = 1001
+"""The status of a close that the bridge begins (RFC 6455 §7.4.1)."""
+
+
+class Socket:
+    """One open WebSocket.
+
+    Args:
+        listener: the socket's own, without filters, joined already.
+        link: the broker.
+        hub: the hub.
+        subscriptions: makes listeners.
+        settings: the bounds.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        link: BrokerLink,
+        hub: Hub,
+        subscriptions: Subscriptions,
+        settings: Settings,
+    ) -> None:
+        self.hub = hub
+        self._listener = listener
+        self._link = link
+        self._opener = subscriptions
+        self._settings = settings
+        self._streams: dict[Id, SocketStream] = {}
+        self._opening: set[Id] = set()
+        self._answers: deque[str] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_closing = False
+        self._abort: Any = None
+        self._request: asyncio.Task[Any] | None = None
+        self.sending: Sending | None = None
+
+    async def run(self, scope: Scope, receive: Receive, send: Send, subprotocol: str | None) -> None:
+        """Serve until either end closes (ASGI)."""
+        loop = asyncio.get_running_loop()
+        self._abort = scope.get(ABORT)
+        self._request = asyncio.current_task()
+        lifetime = None
+        try:
+            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            self.sending = Sending(send, self, timeout_seconds=self._settings.stream_send_timeout_seconds)
+            self._listener.attach(self)
+            if self._settings.stream_lifetime_seconds is not None:
+                lifetime = loop.call_later(
+                    self._settings.stream_lifetime_seconds, self._listener.close, CloseReason.LIFETIME
+                )
+            while (message := await receive())["type"] == "websocket.receive":
+                await self._take(message)
+        finally:
+            self._is_closing = True
+            if lifetime is not None:
+                lifetime.cancel()
+            for stream in self._streams.values():
+                self.hub.leave(stream.listener)
+            self.hub.leave(self._listener)
+            for task in self._tasks:
+                task.cancel()
+            if self.sending is not None:
+                self.sending.cancel()
+            reason = self._listener.close_reason
+            logger.info("a WebSocket ended: %s", reason.reason if reason is not None else "unknown")
+
+    # What comes in.
+
+    async def _take(self, message: Any) -> None:
+        text = message.get("text")
+        if text is None:
+            problem = ProblemError(
+                ProblemType.MALFORMED_BODY, "a frame is JSON in a text frame, and this one is binary"
+            )
+            self._answer(refusal_frame(None, problem))
+            return
+        frame, frame_id = read_frame(text.encode())
+        if isinstance(frame, ProblemError):
+            self._answer(refusal_frame(frame_id, frame))
+        elif isinstance(frame, PingFrame):
+            self._answer(acknowledgement(frame.id))
+        elif isinstance(frame, UnsubscribeFrame):
+            self._unsubscribe(frame)
+        elif isinstance(frame, SubscribeFrame):
+            self._spawn(frame.id, self._subscribe(frame))
+        else:
+            self._spawn(frame.id, self._publish(frame, text.encode()))
+        await self._has_room.wait()
+
+    async def _subscribe(self, frame: SubscribeFrame) -> None:
+        if frame.id in self._streams or frame.id in self._opening:
+            raise ProblemError(
+                ProblemType.CONFLICT,
+                f"there is a subscription {frame.id!r} already",
+                field="/id",
+                hint="unsubscribe first, or take another id",
+            )
+        held = sum(len(each.listener.filters) for each in self._streams.values())
+        if held + len(frame.topics) > self._settings.max_filters_per_stream:
+            raise ProblemError(
+                ProblemType.INVALID_PARAMETER,
+                f"the socket would follow {held + len(frame.topics)} filters; "
+                f"it may follow {self._settings.max_filters_per_stream}",
+                field="/topics",
+                hint="use a filter with a wildcard, or several sockets",
+            )
+        self._opening.add(frame.id)
+        try:
+            listener, position = await self._opener.open(frame, frame.last_event_id, field="/topics")
+        finally:
+            self._opening.discard(frame.id)
+        stream = self._streams[frame.id] = SocketStream(self, frame.id, listener)
+        # in front of the first message
+        self._answer(acknowledgement(frame.id, subscription=frame.id, event_id=str(position)))
+        listener.attach(stream)
+
+    def _unsubscribe(self, frame: UnsubscribeFrame) -> None:
+        stream = self._streams.pop(frame.subscription, None)
+        if stream is None:
+            problem = ProblemError(
+                ProblemType.INVALID_BODY,
+                f"there is no subscription {frame.subscription!r}",
+                field="/subscription",
+                hint="it is the id of the frame that subscribed",
+            )
+            self._answer(refusal_frame(frame.id, problem))
+            return
+        stream.end()
+        self._answer(acknowledgement(frame.id, subscription=frame.subscription))
+
+    async def _publish(self, frame: PublishFrame, text: bytes) -> None:
+        message = message_of(frame, text, self._link.limits)
+        reason_code = await self._link.publish(message)
+        self._answer(acknowledged_publish(frame.id, message, reason_code))
+
+    def _spawn(self, frame_id: Id, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry_out(frame_id, work))
+        self._tasks.add(task)
+        if len(self._tasks) >= MAX_PENDING_FRAMES:
+            self._has_room.clear()
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if len(self._tasks) < MAX_PENDING_FRAMES and len(self._answers) < MAX_PENDING_FRAMES:
+            self._has_room.set()
+
+    async def _carry_out(self, frame_id: Id, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except ProblemError as problem:
+            self._answer(refusal_frame(frame_id, problem))
+        except MQTTError as error:
+            self._answer(refusal_frame(frame_id, problem_of(error)))
+        except Exception:
+            logger.exception("a frame could not be carried out")
+            fault = ProblemError(
+                ProblemType.INTERNAL_ERROR, "the bridge failed on this frame; its log tells why"
+            )
+            self._answer(refusal_frame(frame_id, fault))
+
+    # What goes out.
+
+    def _answer(self, text: str) -> None:
+        self._answers.append(text)
+        if len(self._answers) >= MAX_PENDING_FRAMES:
+            self._has_room.clear()
+        self._write_answers()
+
+    def _write_answers(self) -> None:
+        sending = self.sending
+        if sending is None or self._is_closing:
+            return
+        while self._answers and not sending.is_blocked:
+            sending.send({"type": "websocket.send", "text": self._answers.popleft()})
+        self._make_room()
+
+    def schedule(self) -> None:
+        """Have the socket's own events written."""
+        self.hub.flusher.add(self)
+
+    def write(self) -> None:
+        """Write all that is pending, as far as the connection takes it."""
+        self._write_answers()
+        sending = self.sending
+        if sending is None or self._is_closing:
+            return
+        while self._listener.is_due and not sending.is_blocked:
+            for event in self._listener.take(PIECE_BYTES):
+                if isinstance(event, ControlEvent) and event.name == "broker":
+                    self._answers.append(socket_frame(event))
+            self._write_answers()
+        for stream in list(self._streams.values()):
+            stream.write()
+        if self._listener.close_reason is not None and not sending.is_blocked:
+            self._say_goodbye(self._listener.close_reason)
+
+    def _say_goodbye(self, reason: CloseReason) -> None:
+        assert self.sending is not None
+        self._answers.append(socket_frame(reason.event()))
+        self._write_answers()
+        if self.sending.is_blocked:
+            return
+        self._is_closing = True
+        self.sending.send({"type": "websocket.close", "code": GOING_AWAY, "reason": reason.reason})
+
+    def forget(self, frame_id: Id) -> None:
+        """A subscription ended by itself."""
+        self._streams.pop(frame_id, None)
+
+    def give_up(self) -> None:
+        """The client takes nothing."""
+        self._listener.close(CloseReason.TOO_SLOW)
+        self._is_closing = True
+        if self._abort is not None:
+            self._abort()
+        elif self._request is not None:
+            self._request.cancel()
+
+
+class SocketStream:
+    """One subscription of a socket.
+
+    Args:
+        socket: the socket.
+        frame_id: the id of the frame that asked for it.
+        listener: its listener, which has joined.
+    """
+
+    def __init__(self, socket: Socket, frame_id: Id, listener: Listener) -> None:
+        self.listener = listener
+        self._socket = socket
+        self._id = frame_id
+        self._id_json = orjson.dumps(frame_id)
+        self._frames: deque[str] = deque()
+        self._has_ended = False
+
+    def schedule(self) -> None:
+        """Have the listener written in its turn."""
+        self._socket.hub.flusher.add(self)
+
+    def write(self) -> None:
+        """Write what is pending, as far as the connection takes it."""
+        sending = self._socket.sending
+        listener = self.listener
+        if sending is None or self._has_ended:
+            return
+        while not sending.is_blocked:
+            if not self._frames:
+                if not listener.is_due:
+                    break
+                self._take()
+            if self._frames:
+                sending.send({"type": "websocket.send", "text": self._frames.popleft()})
+        reason = listener.close_reason
+        if reason is not None and not (listener.is_due or self._frames or sending.is_blocked):
+            self.end()
+            self._socket.forget(self._id)
+            farewell = reason.event()
+            frames = event_frames(self._id_json, [farewell], 0, "", marked=False)
+            sending.send({"type": "websocket.send", "text": frames[0]})
+
+    def end(self) -> None:
+        """Leave the hub."""
+        self._has_ended = True
+        self._socket.hub.leave(self.listener)
+
+    def _take(self) -> None:
+        listener = self.listener
+        # the socket tells of the broker, once for all its subscriptions
+        events = [
+            event
+            for event in listener.take(PIECE_BYTES)
+            if not (isinstance(event, ControlEvent) and event.name == "broker")
+        ]
+        marked = listener.lacks_retained
+        self._frames.extend(
+            event_frames(self._id_json, events, listener.qos, self._socket.hub.epoch, marked=marked)
+        )

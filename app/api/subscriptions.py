@@ -1,0 +1,72 @@
+"""Makes listeners out of what clients ask for, within the bounds of the settings."""
+
+from __future__ import annotations
+
+from app.api.stream_options import SubscriptionOptions
+from app.api.topic_rules import require_filter
+from app.hub.hub import Hub
+from app.hub.listener import CloseReason, Listener
+from app.hub.position import Position
+from app.problems import ProblemError, ProblemType
+from app.settings import Settings
+
+
+class Subscriptions:
+    """Opens subscriptions.
+
+    Args:
+        hub: whom listeners join.
+        settings: the bounds.
+    """
+
+    def __init__(self, hub: Hub, settings: Settings) -> None:
+        self._hub = hub
+        self._settings = settings
+
+    async def open(
+        self, options: SubscriptionOptions, last_event_id: str = "", *, field: str
+    ) -> tuple[Listener, Position]:
+        """Join the hub with a new listener; whoever asked has to see to it that it leaves.
+
+        Args:
+            options: what was asked for.
+            last_event_id: the last event that the client has seen.
+            field: where the filters came from, for a problem.
+
+        Returns:
+            The listener, and where the client stands before the first event.
+
+        Raises:
+            ProblemError: a filter or a bound does not allow it, or the bridge stops.
+            RefusedError: the broker refused a filter.
+            MQTTError: the broker is away or does not answer.
+        """
+        settings = self._settings
+        if len(options.topics) > settings.max_filters_per_stream:
+            raise ProblemError(
+                ProblemType.INVALID_PARAMETER,
+                f"{len(options.topics)} filters; a stream may have {settings.max_filters_per_stream}",
+                field=field,
+                hint="use a filter with a wildcard, or several streams",
+            )
+        for index, topic_filter in enumerate(options.topics):
+            require_filter(topic_filter, field=f"{field}/{index}" if field.startswith("/") else field)
+        if self._hub.listeners >= settings.max_streams:
+            raise ProblemError(
+                ProblemType.TOO_MANY_STREAMS, f"{settings.max_streams} streams are open: as many as may be"
+            )
+        listener = Listener(
+            options.topics,
+            qos=options.qos,
+            retained=options.retained,
+            policy=options.overflow,
+            interval_seconds=options.interval,
+            limit=options.limit,
+            max_messages=settings.listener_max_messages,
+            max_bytes=settings.listener_max_bytes,
+        )
+        position = await self._hub.join(listener, last_event_id)
+        if listener.close_reason is CloseReason.SHUTDOWN:
+            self._hub.leave(listener)
+            raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; connect again in a moment")
+        return listener, position

@@ -1,0 +1,137 @@
+"""``/v1/ws``: subscribe and publish over one WebSocket (RFC 6455), in the subprotocol ``tidegate.v1``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.types import Receive, Scope, Send
+
+from app.api.path import after_prefix
+from app.api.query import NoQuery, parse_query
+from app.api.raw_route import RawRoute
+from app.api.socket import Socket
+from app.api.subscriptions import Subscriptions
+from app.broker.link import BrokerLink
+from app.hub.hub import Hub
+from app.hub.listener import Listener
+from app.problems import CONTENT_TYPE, ProblemError, ProblemType
+from app.settings import Settings
+
+PATH: Final = "/v1/ws"
+SUBPROTOCOL: Final = "tidegate.v1"
+CLOSE_SECONDS: Final = 1.0
+
+
+class WebSocketRoute(BaseRoute):
+    """The call.
+
+    Args:
+        link: the broker, for publishing.
+        hub: the hub.
+        subscriptions: makes listeners within the bounds of the settings.
+        settings: the bounds, and the origins of web pages that may connect.
+    """
+
+    def __init__(self, link: BrokerLink, hub: Hub, subscriptions: Subscriptions, settings: Settings) -> None:
+        self._link = link
+        self._hub = hub
+        self._subscriptions = subscriptions
+        self._settings = settings
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether it is a WebSocket at this path."""
+        if scope["type"] != "websocket" or after_prefix(scope, PATH.encode()) != b"":
+            return Match.NONE, {}
+        return Match.FULL, {}
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
+        """No path is made from a name here."""
+        raise NoMatchFound(name, path_params)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Accept the WebSocket, or refuse it with a problem; then serve it to its end (ASGI)."""
+        await receive()
+        try:
+            parse_query(scope["query_string"], NoQuery)
+            self._check_origin(scope)
+            subprotocol = _choose(scope["subprotocols"])
+            listener = await self._join()
+        except ProblemError as problem:
+            await _deny(receive, send, problem)
+            return
+        socket = Socket(listener, self._link, self._hub, self._subscriptions, self._settings)
+        await socket.run(scope, receive, send, subprotocol)
+
+    async def _join(self) -> Listener:
+        if self._hub.listeners >= self._settings.max_streams:
+            raise ProblemError(
+                ProblemType.TOO_MANY_STREAMS,
+                f"{self._settings.max_streams} streams are open: as many as may be",
+            )
+        listener = Listener([], is_resumable=False)
+        await self._hub.join(listener)
+        if listener.close_reason is not None:
+            raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; connect again in a moment")
+        return listener
+
+    def _check_origin(self, scope: Scope) -> None:
+        """A browser lets any page open a WebSocket to anywhere, and says whose page it is (RFC 6455 §10.2).
+
+        Raises:
+            ProblemError: FORBIDDEN for a page that is neither the bridge's own nor named in the settings.
+        """
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        own = headers.get(b"host", b"").decode("latin-1")
+        if not origin or origin.partition("://")[2] == own or origin in self._settings.cors_origins:
+            return
+        raise ProblemError(
+            ProblemType.FORBIDDEN,
+            f"web pages of {origin} may not connect",
+            field="Origin",
+            hint="add the origin to TIDEGATE_CORS_ORIGINS",
+        )
+
+
+class UpgradeRoute(RawRoute):
+    """The same path without a WebSocket."""
+
+    path = path_format = PATH
+    methods = ("GET",)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say what the path is for (ASGI)."""
+        raise ProblemError(
+            ProblemType.UPGRADE_REQUIRED,
+            f"{PATH} is a WebSocket",
+            hint=f"new WebSocket(url, {SUBPROTOCOL!r}); GET /v1/subscribe streams over plain HTTP",
+            headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+        )
+
+
+def _choose(offered: list[str]) -> str | None:
+    """The subprotocol; a client that offers none is taken at its word."""
+    if offered and SUBPROTOCOL not in offered:
+        raise ProblemError(
+            ProblemType.INVALID_HEADER,
+            f"the subprotocol is {SUBPROTOCOL}, and {', '.join(offered)} was offered",
+            field="Sec-WebSocket-Protocol",
+            hint=f"new WebSocket(url, {SUBPROTOCOL!r})",
+        )
+    return SUBPROTOCOL if offered else None
+
+
+async def _deny(receive: Receive, send: Send, problem: ProblemError) -> None:
+    headers = [(b"content-type", CONTENT_TYPE.encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    await send({"type": "websocket.http.response.start", "status": problem.kind.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": problem.body()})
+    # The server says once that it is over, and once that the connection is closed; it takes an application
+    # that returns in between for one that never answered.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await receive()
+            await receive()

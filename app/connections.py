@@ -1,0 +1,35 @@
+"""What the server adds to uvicorn's connections: a way to give one up.
+
+ASGI has none. An application that stops answering has the connection closed once everything written is with
+the reader, and a reader that takes nothing keeps that from happening for as long as it likes. ``abort``
+closes at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+ABORT: Final = "tidegate.abort"
+"""The key of the ASGI scope under which a request finds it."""
+
+
+class AbortableProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 connection, whose requests can be aborted."""
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+
+
+class AbortableWebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket connection, which can be aborted too."""
+
+    def handle_connect(self, event: Any) -> None:
+        """The handshake begins; the application runs later."""
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]

@@ -1,0 +1,223 @@
+"""What waits for one reader: bounded in messages and in bytes, and what happens when it is full.
+
+``resume`` gives up, so that the stream ends and the client comes back with its last event id; ``latest``
+keeps the newest message of each topic; ``drop`` lets the oldest go. The last two say what they did: a ``lag``
+event stands in front of what is left.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+from app.hub.event import ControlEvent, Event
+
+MAX_SPARED_CONTROLS: Final = 16
+"""Control events that outlive their place in a buffer that drops."""
+
+
+class Policy(StrEnum):
+    """What happens when a reader does not keep up."""
+
+    RESUME = "resume"
+    LATEST = "latest"
+    DROP = "drop"
+
+
+class Buffer:
+    """Takes events in order until it is full.
+
+    Args:
+        max_messages: bound in events.
+        max_bytes: bound in bytes, as events count themselves.
+    """
+
+    __slots__ = ("_events", "max_bytes", "max_messages", "size")
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.size = 0
+        self._events: list[Event | ControlEvent] = []
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def first_sequence(self) -> int | None:
+        """The number of the oldest message, or None where there is none."""
+        return _first_sequence(self._events)
+
+    def add(self, event: Event | ControlEvent) -> bool:
+        """Take an event; False where there is no room. An empty buffer has room for any event."""
+        if self._events and (
+            len(self._events) >= self.max_messages or self.size + event.size > self.max_bytes
+        ):
+            return False
+        self._events.append(event)
+        self.size += event.size
+        return True
+
+    def take(self, max_bytes: int) -> list[Event | ControlEvent]:
+        """Give away the oldest events, up to about this many bytes, and at least one if there is any."""
+        events = self._events
+        if self.size <= max_bytes:
+            self._events = []
+            self.size = 0
+            return events
+        taken = 0
+        count = 0
+        for event in events:
+            count += 1
+            taken += event.size
+            if taken >= max_bytes:
+                break
+        self._events = events[count:]
+        self.size -= taken
+        return events[:count]
+
+
+class DroppingBuffer(Buffer):
+    """Takes every event, and lets the oldest go where there is no room."""
+
+    __slots__ = ("_dropped", "_spared")
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        super().__init__(max_messages, max_bytes)
+        self._dropped = 0
+        self._spared: list[ControlEvent] = []
+
+    def add(self, event: Event | ControlEvent) -> bool:
+        """Take an event; always True."""
+        while not super().add(event):
+            oldest = self._events.pop(0)
+            self.size -= oldest.size
+            self._let_go(oldest)
+        return True
+
+    def take(self, max_bytes: int) -> list[Event | ControlEvent]:
+        """As ``Buffer.take``, with a ``lag`` event in front where something was let go."""
+        return self._told() + super().take(max_bytes)
+
+    def _let_go(self, event: Event | ControlEvent) -> None:
+        if isinstance(event, ControlEvent):
+            self._spared = [*self._spared[1 - MAX_SPARED_CONTROLS :], event]
+        else:
+            self._dropped += 1
+
+    def _told(self) -> list[Event | ControlEvent]:
+        told: list[Event | ControlEvent] = []
+        if self._dropped:
+            told.append(ControlEvent("lag", {"dropped": self._dropped}))
+            self._dropped = 0
+        told += self._spared
+        self._spared = []
+        return told
+
+
+class ConflatingBuffer(DroppingBuffer):
+    """Keeps the newest message of each topic: from the first overflow on until it is empty, or always.
+
+    Args:
+        max_messages: bound in events; beyond it the topic that was silent for longest is let go.
+        max_bytes: bound in bytes.
+        always: conflate from the start, and do not tell of it, since it was asked for.
+        gives_up: where the topics alone are too many, be full rather than let one go.
+    """
+
+    __slots__ = ("_always", "_conflated", "_gives_up", "_newest")
+
+    def __init__(
+        self, max_messages: int, max_bytes: int, *, always: bool = False, gives_up: bool = False
+    ) -> None:
+        super().__init__(max_messages, max_bytes)
+        self._always = always
+        self._gives_up = gives_up
+        self._conflated = 0
+        self._newest: OrderedDict[object, Event | ControlEvent] | None = OrderedDict() if always else None
+
+    def __len__(self) -> int:
+        return len(self._events) if self._newest is None else len(self._newest)
+
+    @property
+    def first_sequence(self) -> int | None:
+        """The number of the oldest message, or None where there is none."""
+        return _first_sequence(self._events if self._newest is None else self._newest.values())
+
+    def add(self, event: Event | ControlEvent) -> bool:
+        """Take an event; False only where it ``gives_up``."""
+        if self._newest is None:
+            if Buffer.add(self, event):
+                return True
+            self._newest = OrderedDict()
+            events, self._events, self.size = self._events, [], 0
+            for each in events:
+                self._put(self._newest, each)
+        return self._put(self._newest, event)
+
+    def take(self, max_bytes: int) -> list[Event | ControlEvent]:
+        """As ``Buffer.take``, with a ``lag`` event in front where messages were let go or conflated."""
+        told = self._told()
+        if self._newest is not None:
+            self._events = list(self._newest.values())
+            self._newest.clear()
+        taken = Buffer.take(self, max_bytes)
+        if self._newest is not None and (self._events or self._always):
+            for each in self._events:
+                self._newest[_key(each)] = each
+            self._events = []
+        else:
+            self._newest = None
+        return told + taken
+
+    def _put(self, newest: OrderedDict[object, Event | ControlEvent], event: Event | ControlEvent) -> bool:
+        key = _key(event)
+        earlier = newest.pop(key, None)
+        if earlier is not None:
+            self.size -= earlier.size
+            self._conflated += 1
+        while newest and (len(newest) >= self.max_messages or self.size + event.size > self.max_bytes):
+            if self._gives_up:
+                return False
+            _, oldest = newest.popitem(last=False)
+            self.size -= oldest.size
+            self._let_go(oldest)
+        newest[key] = event
+        self.size += event.size
+        return True
+
+    def _told(self) -> list[Event | ControlEvent]:
+        conflated, self._conflated = self._conflated, 0
+        told = super()._told()
+        if conflated and not self._always:
+            told.insert(0, ControlEvent("lag", {"conflated": conflated}))
+        return told
+
+
+def _first_sequence(events: Iterable[Event | ControlEvent]) -> int | None:
+    return next((event.sequence for event in events if isinstance(event, Event)), None)
+
+
+def _key(event: Event | ControlEvent) -> object:
+    """What conflation goes by: the topic; a control event is one of its own."""
+    return event if isinstance(event, ControlEvent) else event.message.topic
+
+
+def make_buffer(policy: Policy, *, max_messages: int, max_bytes: int, conflates: bool) -> Buffer:
+    """The buffer for a policy.
+
+    Args:
+        policy: what happens when it is full.
+        max_messages: bound in events.
+        max_bytes: bound in bytes.
+        conflates: keep the newest of each topic alone from the start (``interval``).
+    """
+    if conflates:
+        return ConflatingBuffer(max_messages, max_bytes, always=True, gives_up=policy is Policy.RESUME)
+    if policy is Policy.LATEST:
+        return ConflatingBuffer(max_messages, max_bytes)
+    if policy is Policy.DROP:
+        return DroppingBuffer(max_messages, max_bytes)
+    return Buffer(max_messages, max_bytes)

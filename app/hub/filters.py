@@ -1,0 +1,225 @@
+"""The filters held upstream: who makes, keeps and drops the subscriptions that all listeners share.
+
+Rules:
+
+1. One upstream SUBSCRIBE for each distinct filter, at the highest QoS asked for. Only the first listener of a
+   filter, a higher QoS, or a wish for retained messages reaches the broker.
+2. A listener is registered before the SUBSCRIBE for it goes out, so that no message falls in between.
+3. A filter is changed upstream by one task at a time, the holder of its lock.
+4. A filter without listeners is kept up for a while, if one of its clients may come back, and then dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final, Protocol
+
+from app.hub.journal import Journal, Track
+from app.hub.listener import Listener
+from app.hub.subscriptions import SubscribedFilter
+from tidegate.errors import MQTTError, refusal
+from tidegate.message import Message
+from tidegate.topics import FilterIndex
+
+IDENTIFIER_MEMORY_SECONDS: Final = 300.0
+"""How long copies may be on their way under the identifier of an earlier SUBSCRIBE of the same filter."""
+
+RETAINED_WINDOW_SECONDS: Final = 5.0
+"""Without identifiers: how long after SUBACK a retained message may still be one that the SUBSCRIBE
+brought."""
+
+MAX_ABANDONED_FILTERS: Final = 1000
+"""Filters kept up for clients that may come back; beyond it the one left first is dropped early."""
+
+
+class Upstream(Protocol):
+    """What the hub needs of the broker."""
+
+    @property
+    def has_identifiers(self) -> bool:
+        """Whether copies carry subscription identifiers (MQTT 5 §3.3.2.3.8)."""
+
+    async def subscribe(self, topic_filter: str, qos: int, identifier: int, *, retained: bool) -> int:
+        """SUBSCRIBE and return the reason code; raises MQTTError where the broker is away or silent."""
+
+    async def unsubscribe(self, topic_filter: str) -> None:
+        """UNSUBSCRIBE; raises MQTTError where the broker is silent."""
+
+
+class Filters:
+    """All filters held upstream.
+
+    Args:
+        upstream: the broker.
+        journal: where the events of remembered filters are.
+        grace_seconds: how long a filter is kept up after its last listener left.
+    """
+
+    def __init__(self, upstream: Upstream, journal: Journal, *, grace_seconds: float) -> None:
+        self._upstream = upstream
+        self._journal = journal
+        self._grace_seconds = grace_seconds
+        self._by_name: dict[str, SubscribedFilter] = {}
+        self._index: FilterIndex[SubscribedFilter] = FilterIndex()
+        self._by_identifier: dict[int, SubscribedFilter] = {}
+        self._abandoned: OrderedDict[SubscribedFilter, asyncio.TimerHandle] = OrderedDict()
+        self._identifiers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[SubscribedFilter]:
+        return iter(self._by_name.values())
+
+    def get(self, topic_filter: str) -> SubscribedFilter | None:
+        """The entry of a filter, or None."""
+        return self._by_name.get(topic_filter)
+
+    @property
+    def in_use(self) -> tuple[str, ...]:
+        """The filters that listeners hold."""
+        return tuple(each.filter for each in self if each not in self._abandoned)
+
+    def routes(self, message: Message) -> list[tuple[SubscribedFilter, int | None]]:
+        """The filters that a copy was sent for, each with the subscription identifier that it carries."""
+        identifiers = message.subscription_identifiers
+        if not identifiers:
+            return [(entry, None) for entry in self._index.match(message.topic)]
+        found = ((self._by_identifier.get(each), each) for each in identifiers)
+        return [(entry, identifier) for entry, identifier in found if entry is not None]
+
+    async def attach(self, topic_filter: str, listener: Listener, *, sequence: int, is_away: bool) -> None:
+        """Subscribe a listener to a filter, as far as it is not.
+
+        Args:
+            topic_filter: the filter.
+            listener: the listener; it may be on the filter already.
+            sequence: the number of the newest event.
+            is_away: there is no connection to the broker.
+
+        Raises:
+            RefusedError: the broker refused the filter.
+            MQTTError: the broker is away or does not answer.
+        """
+        while True:
+            entry = self._by_name.get(topic_filter)
+            if entry is None:
+                entry = self._by_name[topic_filter] = SubscribedFilter(topic_filter, Track(sequence))
+                self._index.add(topic_filter, entry)
+            async with entry.lock:
+                if entry.is_dropped:
+                    continue
+                self.keep(entry)
+                if listener.is_resumable and not (entry.is_remembered or entry.is_shared):
+                    entry.is_remembered = True
+                    entry.track.begins_after = sequence
+                wants_retained = listener.retained and not entry.is_shared
+                if is_away and wants_retained and entry.holds(listener) and listener.qos <= entry.qos:
+                    entry.replay_to(listener)  # the next connection brings them
+                else:
+                    await self._subscribe(entry, listener, wants_retained=wants_retained)
+                return
+
+    def leave(self, listener: Listener) -> None:
+        """Take a listener from all its filters."""
+        for topic_filter in listener.filters:
+            entry = self._by_name.get(topic_filter)
+            if entry is not None:
+                entry.leave(listener)
+                if not entry.listeners:
+                    self.abandon(entry)
+
+    async def close(self) -> None:
+        """End the background work."""
+        for timer in self._abandoned.values():
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for task in list(self._tasks):
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _subscribe(self, entry: SubscribedFilter, listener: Listener, *, wants_retained: bool) -> None:
+        if entry.is_live and listener.qos <= entry.qos and not wants_retained:
+            entry.join(listener, entry.identifier, replay=False, confirmed=True)
+            return
+        identifier = next(self._identifiers)
+        self._remember(entry, identifier)
+        entry.join(listener, identifier, replay=wants_retained, confirmed=False)
+        qos = max(entry.qos, listener.qos)
+        try:
+            await self._ask(entry, qos, identifier)
+        except BaseException:
+            entry.leave(listener)
+            if not entry.listeners:
+                self.abandon(entry)
+            raise
+        entry.confirm(listener)
+        entry.is_live = True
+        entry.qos = qos
+        entry.identifier = identifier
+        if wants_retained and not self._upstream.has_identifiers:
+            asyncio.get_running_loop().call_later(RETAINED_WINDOW_SECONDS, entry.end_replay, listener)
+
+    async def _ask(self, entry: SubscribedFilter, qos: int, identifier: int) -> None:
+        entry.was_asked = True
+        reason_code = await self._upstream.subscribe(
+            entry.filter, qos, identifier, retained=entry.wants_retained
+        )
+        if reason_code >= 0x80:
+            raise refusal("subscription", reason_code, topic=entry.filter, qos=qos)
+
+    # Filters that nobody holds.
+
+    def abandon(self, entry: SubscribedFilter) -> None:
+        """The last listener left: keep the filter up for a while, if its client may come back."""
+        if entry in self._abandoned:
+            return
+        if not (entry.is_live and entry.is_remembered and self._grace_seconds > 0):
+            self._spawn(self._drop_if_unused(entry))
+            return
+        loop = asyncio.get_running_loop()
+        self._abandoned[entry] = loop.call_later(self._grace_seconds, self.give_up, entry)
+        if len(self._abandoned) > MAX_ABANDONED_FILTERS:
+            self.give_up(next(iter(self._abandoned)))
+
+    def keep(self, entry: SubscribedFilter) -> None:
+        """Somebody holds the filter again."""
+        timer = self._abandoned.pop(entry, None)
+        if timer is not None:
+            timer.cancel()
+
+    def give_up(self, entry: SubscribedFilter) -> None:
+        """Drop a filter in the background, unless somebody holds it."""
+        self.keep(entry)
+        self._spawn(self._drop_if_unused(entry))
+
+    async def _drop_if_unused(self, entry: SubscribedFilter) -> None:
+        async with entry.lock:
+            if entry.listeners or entry.is_dropped or entry in self._abandoned:
+                return
+            entry.is_live = False  # from here on nobody can come back to it
+            if entry.was_asked:  # also where no answer came: the broker may have taken it
+                with contextlib.suppress(MQTTError):
+                    await self._upstream.unsubscribe(entry.filter)
+            entry.is_dropped = True
+            del self._by_name[entry.filter]
+            self._journal.forget(entry.track)
+            self._index.discard(entry.filter, entry)
+            for _, identifier in entry.identifiers:
+                self._by_identifier.pop(identifier, None)
+
+    def _remember(self, entry: SubscribedFilter, identifier: int) -> None:
+        """Copies under an earlier identifier may still be on their way; forget it only when that is over."""
+        now = asyncio.get_running_loop().time()
+        self._by_identifier[identifier] = entry
+        entry.identifiers.append((now, identifier))
+        while entry.identifiers[0][0] < now - IDENTIFIER_MEMORY_SECONDS and len(entry.identifiers) > 2:
+            self._by_identifier.pop(entry.identifiers.popleft()[1], None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
