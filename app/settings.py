@@ -119,6 +119,15 @@ class Settings(BaseSettings):
         description="The version of MQTT. `auto` tries 5 first, and 3.1.1 where the broker has no 5.",
         examples=["3.1.1"],
     )
+    broker_session_expiry_seconds: int = Field(
+        0,
+        ge=0,
+        le=4_294_967_295,
+        description="How long the broker keeps the bridge's session while the connection is lost (MQTT 5 "
+        "§3.1.2.11.2): messages of QoS 1 and 2 that come meanwhile are delivered afterwards, with no gap in "
+        "streams. Needs `TIDEGATE_BROKER_CLIENT_ID`. With 0 the session ends with the connection.",
+        examples=[300],
+    )
     host: str = Field(
         "127.0.0.1",
         min_length=1,
@@ -302,6 +311,11 @@ class Settings(BaseSettings):
                 )
         if self.broker_key_file is not None and self.broker_certificate_file is None:
             raise ValueError("TIDEGATE_BROKER_KEY_FILE needs TIDEGATE_BROKER_CERTIFICATE_FILE")
+        if self.broker_session_expiry_seconds and not (self.broker_client_id or options.client_id):
+            raise ValueError(
+                "TIDEGATE_BROKER_SESSION_EXPIRY_SECONDS needs TIDEGATE_BROKER_CLIENT_ID: a session is kept "
+                "under the client's name"
+            )
         if self.broker_password.get_secret_value() and not (self.broker_username or options.username):
             raise ValueError("TIDEGATE_BROKER_PASSWORD needs TIDEGATE_BROKER_USERNAME")
         return self
@@ -318,6 +332,7 @@ class Settings(BaseSettings):
             options,
             tls=None if options.tls is None else self._tls(),
             client_id=self.broker_client_id or options.client_id,
+            session_expiry_seconds=self.broker_session_expiry_seconds,
             username=self.broker_username or options.username,
             password=self.broker_password.get_secret_value() or options.password,
             keepalive_seconds=(

@@ -181,18 +181,20 @@ class Hub:
         """The connection is back, and the filters were subscribed to again, but for those refused."""
         self._broker_is_away = ""
         self._tell(ControlEvent("broker", {"state": "up", "session_present": session_present}))
-        if session_present:
-            if not self._upstream.has_identifiers:
-                for entry in self._filters:
-                    entry.end_replays()
-        else:
-            self._sequence += 1
-            for entry in self._filters:
-                entry.track.lost_connection_at = self._sequence
-            for listener in self._listeners:
-                if listener.retained:
-                    listener.expect_retained()
-            self._tell(ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._sequence))
+        self._sequence += 1
+        gap = ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._sequence)
+        told: set[Listener] = set()
+        for entry in self._filters:
+            if session_present and not self._upstream.has_identifiers:
+                entry.end_replays()
+            if session_present and entry.qos > 0:
+                continue  # the broker kept what came for it
+            entry.track.lost_connection_at = self._sequence
+            told.update(entry.listeners)
+        for listener in told:
+            if listener.retained and not session_present:
+                listener.expect_retained()
+            listener.offer(gap)
         for topic_filter, _ in refused:
             lost = self._filters.get(topic_filter)
             if lost is not None:

@@ -37,6 +37,19 @@ class Will:
     message: Message
 
 
+@dataclass(slots=True)
+class SessionMemory:
+    """What a connection leaves to the next one of the same session (MQTT 5 §4.1).
+
+    Attributes:
+        received: QoS 2 messages received and not released, as the implementation keeps them (§4.3.3).
+        last_packet_id: the packet identifier used last (§2.2.1).
+    """
+
+    received: Any = None
+    last_packet_id: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
     """How to reach a broker and what to say in CONNECT.
@@ -56,6 +69,7 @@ class ConnectOptions:
         session_expiry_seconds: how long the broker keeps the session after a disconnect (§3.1.2.11.2).
         connect_timeout_seconds: bound on name look-up, TCP, TLS and CONNACK together.
         will: published by the broker if this client vanishes.
+        memory: what earlier connections of the session left; None where it ends with its connection.
     """
 
     host: str = "localhost"
@@ -72,6 +86,7 @@ class ConnectOptions:
     session_expiry_seconds: int = 0
     connect_timeout_seconds: float = 10.0
     will: Will | None = None
+    memory: SessionMemory | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +179,12 @@ class Connection(Protocol):
     async def ping(self) -> None:
         """Make one round trip to the broker. Raises MQTTConnectionError if the connection ends meanwhile."""
 
-    async def close(self) -> None:
-        """Flush what is queued, send DISCONNECT, and close; a second call does nothing."""
+    async def close(self, *, ends_session: bool = False) -> None:
+        """Flush what is queued, send DISCONNECT, and close; a second call does nothing.
+
+        Args:
+            ends_session: the broker need not keep the session (§3.14.2.2.2); has no use on 3.1.1.
+        """
 
 
 class Connect(Protocol):

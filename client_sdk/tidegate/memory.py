@@ -280,8 +280,10 @@ class MemoryBroker:
             return [SUCCESS] * len(existed)
         return [SUCCESS if each else NO_SUBSCRIPTION_EXISTED for each in existed]
 
-    def take_disconnect(self, connection: MemoryConnection) -> None:
+    def take_disconnect(self, connection: MemoryConnection, *, ends_session: bool) -> None:
         """Take a DISCONNECT: no Will, and the session ends unless it is to be kept (MQTT 5 §3.14)."""
+        if ends_session and connection.session.protocol_version >= 5:
+            connection.session.expiry_seconds = 0
         self._detach(connection.session, None)
 
     def _publish(self, message: Message, sender: MemorySession) -> bool:

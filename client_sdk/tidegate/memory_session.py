@@ -50,7 +50,7 @@ class Server(Protocol):
     def take_unsubscribe(self, connection: MemoryConnection, filters: Sequence[str]) -> list[int]:
         """Take an UNSUBSCRIBE and return its reason codes."""
 
-    def take_disconnect(self, connection: MemoryConnection) -> None:
+    def take_disconnect(self, connection: MemoryConnection, *, ends_session: bool) -> None:
         """Take a DISCONNECT."""
 
 
@@ -158,13 +158,13 @@ class MemoryConnection:
         """Make a round trip; see ``Connection.ping``."""
         await self._reply(list)
 
-    async def close(self) -> None:
+    async def close(self, *, ends_session: bool = False) -> None:
         """Let the broker take what was sent, and leave; a frozen broker does so when it thaws."""
         if not self._is_open:
             return
         self._is_open = False
         self._fail_replies(NotConnectedError("the connection was closed"))
-        self._ask(partial(self._server.take_disconnect, self))
+        self._ask(partial(self._server.take_disconnect, self, ends_session=ends_session))
         all_asked = self._loop.create_future()
         self._loop.call_soon(all_asked.set_result, None)  # behind the step of every request
         await all_asked

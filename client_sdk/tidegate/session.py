@@ -23,7 +23,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from tidegate.connection import BrokerLimits, Connect, Connection, ConnectOptions, Subscription
+from tidegate.connection import (
+    BrokerLimits,
+    Connect,
+    Connection,
+    ConnectOptions,
+    SessionMemory,
+    Subscription,
+)
 from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
 from tidegate.message import Message
 from tidegate.outbox import Flight, Outbox
@@ -112,6 +119,9 @@ class Session:
             publish_timeout_seconds=publish_timeout_seconds,
         )
         self._subscriptions: dict[str, Subscription] = {}
+        self._left_behind: set[str] = set()
+        self._memory = SessionMemory() if options.session_expiry_seconds else None
+        self._is_new = True
         self._state = SessionState.IDLE
         self._error: MQTTError | None = None
         self._connection: Connection | None = None
@@ -221,12 +231,14 @@ class Session:
             self._subscriptions.pop(each, None)
         connection = self._connection
         if connection is None:
+            self._left_behind.update(filters)
             return [0] * len(filters)
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             async with asyncio.timeout(timeout):
                 codes = await connection.unsubscribe(filters)
         except MQTTConnectionError:
+            self._left_behind.update(filters)
             return [0] * len(filters)
         except TimeoutError:
             raise MQTTTimeoutError(f"the broker did not answer UNSUBSCRIBE within {timeout:g} s") from None
@@ -260,7 +272,7 @@ class Session:
         connection, self._connection = self._connection, None
         self._outbox.close()
         if connection is not None:
-            await self._close_quickly(connection, CLOSE_SECONDS)
+            await self._close_quickly(connection, CLOSE_SECONDS, ends_session=self._options.clean_start)
         self._set(StateChange(SessionState.CLOSED))
 
     # What the connection tells.
@@ -320,18 +332,32 @@ class Session:
             return MQTTConnectionError(f"the session failed: {error!r}")
 
     async def _open(self) -> Connection:
+        if self._memory is None:
+            return await self._connect_once(self._options)
+        clean_start = self._options.clean_start and self._is_new
+        options = replace(self._options, clean_start=clean_start, memory=self._memory)
+        connection = await self._connect_once(options)
+        if clean_start and connection.limits.protocol_version < 5:
+            # On 3.1.1 a clean session ends with its connection: it has cleared what there was, no more.
+            await connection.close()
+            connection = await self._connect_once(replace(options, clean_start=False))
+        self._is_new = False
+        return connection
+
+    async def _connect_once(self, options: ConnectOptions) -> Connection:
         if self._connect is not None:
-            return await self._connect(self._options, self)
+            return await self._connect(options, self)
         from tidegate.connections import aiomqtt_connection  # noqa: PLC0415 - loaded where it is used
 
-        return await aiomqtt_connection.connect(self._options, self)
+        return await aiomqtt_connection.connect(options, self)
 
     async def _serve(self, connection: Connection) -> MQTTConnectionError:
         """Use a connection until it is lost, and say why it was."""
         assert self._lost is not None
         self._answered()
         present = connection.limits.session_present
-        held = list(self._subscriptions.values())
+        # A session that the broker kept has its subscriptions, and what came for them meanwhile.
+        held = [] if present and self._memory is not None else list(self._subscriptions.values())
         refused: list[tuple[str, int]] = []
         try:
             if held:
@@ -348,10 +374,13 @@ class Session:
         for topic_filter, code in refused:
             logger.error("%s no longer grants %s: %s", self.address, topic_filter, describe(code))
             self._subscriptions.pop(topic_filter, None)
-        left = [each.filter for each in held if each.filter not in self._subscriptions]
-        left = [each for each in left if each not in dict(refused)]
+        left = {each.filter for each in held} - set(dict(refused))
+        if present:
+            left |= self._left_behind
+        left -= self._subscriptions.keys()
         if left:  # unsubscribed meanwhile
-            await connection.unsubscribe(left)
+            await connection.unsubscribe(sorted(left))
+        self._left_behind.clear()
         self._connection = connection
         self._error = None
         version = {5: "MQTT 5", 4: "MQTT 3.1.1"}[connection.limits.protocol_version]
@@ -384,11 +413,13 @@ class Session:
 
     # Small parts.
 
-    async def _close_quickly(self, connection: Connection, seconds: float = CLOSE_SILENT_SECONDS) -> None:
+    async def _close_quickly(
+        self, connection: Connection, seconds: float = CLOSE_SILENT_SECONDS, *, ends_session: bool = False
+    ) -> None:
         """Close a connection, without waiting long for a broker that does not answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await connection.close()
+                await connection.close(ends_session=ends_session)
 
     @property
     def _answered_at(self) -> float:

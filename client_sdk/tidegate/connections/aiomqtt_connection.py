@@ -155,6 +155,9 @@ class AiomqttConnection(aiomqtt.Client):
         self._client._send_pingreq = self._ping_of_paho  # type: ignore[method-assign]
         self._client._handle_pingresp = self._on_pingresp  # type: ignore[method-assign]
         self._client._ssl_wrap_socket = self._wrap_socket  # type: ignore[method-assign,assignment]
+        if options.memory is not None and options.memory.received is not None:
+            self._client._in_messages = options.memory.received
+            self._client._last_mid = options.memory.last_packet_id
 
     async def open(self) -> None:
         """Connect, and wait for CONNACK."""
@@ -175,6 +178,10 @@ class AiomqttConnection(aiomqtt.Client):
         self._is_abandoned = True
         self._is_closing = True
         self._client._sock_close()
+        memory = self._options.memory
+        if memory is not None and self._is_open:
+            memory.received = self._client._in_messages
+            memory.last_packet_id = self._client._last_mid
         if self._misc_task is not None:
             self._misc_task.cancel()
         self._fail_replies(NotConnectedError("the connection was closed"))
@@ -243,8 +250,8 @@ class AiomqttConnection(aiomqtt.Client):
         paho.Client._send_pingreq(self._client)
         await answer
 
-    async def close(self) -> None:
-        """Wait for what is unanswered, send DISCONNECT and close.
+    async def close(self, *, ends_session: bool = False) -> None:
+        """Wait for what is unanswered, send DISCONNECT and close; see ``Connection.close``.
 
         A socket closed with answers unread makes the kernel reset the connection, and the broker then drops
         what it has not read.
@@ -254,12 +261,18 @@ class AiomqttConnection(aiomqtt.Client):
         if self._unsent or self._unacknowledged:
             self._flushed = self._loop.create_future()
             await asyncio.wait([self._flushed], timeout=CLOSE_SECONDS)
-        await self._disconnect()
+        await self._disconnect(ends_session=ends_session)
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, *, ends_session: bool) -> None:
         if self._is_closing:
             return
         self._is_closing = True
+        if ends_session and self._version >= 5:
+            carried: Any = _make_properties(PacketTypes.DISCONNECT)
+            carried.SessionExpiryInterval = 0
+            self._client.disconnect = functools.partial(  # type: ignore[method-assign]
+                self._client.disconnect, properties=carried
+            )
         try:
             await self.__aexit__(None, None, None)
         except aiomqtt.MqttError:
@@ -284,6 +297,8 @@ class AiomqttConnection(aiomqtt.Client):
             client_id=self.identifier,
             keepalive_seconds=self._options.keepalive_seconds,
         )
+        if not flags.session_present:
+            self._client._in_messages.clear()  # the broker has forgotten them too
         super()._on_connect(client, userdata, flags, reason_code, found)
 
     def _on_disconnect(

@@ -112,18 +112,17 @@ class Stream:
                 async with contextlib.aclosing(EventSource(response).aiter_sse()) as events:
                     async for event in events:
                         if event.data:
-                            self._take(event.event, event.id, event.data)
+                            self._take(event.event, event.data)
+                        self._last_event_id = event.id or self._last_event_id
         except httpx.TransportError as error:
             raise transport_error(self._url, error, topic=self._filter) from error
         except (httpx.HTTPError, httpx.StreamError, SSEError) as error:
             raise NotConnectedError(f"the answer of {self._url} cannot be read: {error}") from error
 
-    def _take(self, name: str, event_id: str, data: str) -> None:
+    def _take(self, name: str, data: str) -> None:
         try:
             if name == "message":
-                message = read_envelope(data)
-                self._last_event_id = event_id or self._last_event_id
-                self._receive(message)
+                self._receive(read_envelope(data))
             else:
                 self._heed(name, json.loads(data))
         except Exception:
