@@ -40,7 +40,12 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         max_bytes=settings.journal_max_bytes,
         max_age_seconds=settings.journal_max_age_seconds,
     )
-    hub = Hub(link, journal=journal, grace_seconds=settings.journal_grace_seconds)
+    hub = Hub(
+        link,
+        journal=journal,
+        grace_seconds=settings.journal_grace_seconds,
+        max_pending_bytes=settings.streams_max_bytes,
+    )
     link.attach(hub)
     bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
 

@@ -180,6 +180,13 @@ class Settings(BaseSettings):
     listener_max_bytes: int = Field(
         8 * 1_048_576, ge=1, description="The bytes of those messages, all together.", examples=[1_048_576]
     )
+    streams_max_bytes: int = Field(
+        256 * 1_048_576,
+        ge=1,
+        description="The bytes that wait for the readers of all streams together; a message that many wait "
+        "for is counted once. Beyond it, the streams that hold most end with the reason `server_limit`.",
+        examples=[67_108_864],
+    )
     stream_send_timeout_seconds: float = Field(
         30.0,
         gt=0,

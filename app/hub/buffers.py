@@ -8,7 +8,7 @@ event stands in front of what is left.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
@@ -45,10 +45,13 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._events)
 
+    def __iter__(self) -> Iterator[Event | ControlEvent]:
+        return iter(self._events)
+
     @property
     def first_sequence(self) -> int | None:
         """The number of the oldest message, or None where there is none."""
-        return _first_sequence(self._events)
+        return next((event.sequence for event in self if isinstance(event, Event)), None)
 
     def add(self, event: Event | ControlEvent) -> bool:
         """Take an event; False where there is no room. An empty buffer has room for any event."""
@@ -67,16 +70,9 @@ class Buffer:
             self._events = []
             self.size = 0
             return events
-        taken = 0
-        count = 0
-        for event in events:
-            count += 1
-            taken += event.size
-            if taken >= max_bytes:
-                break
-        self._events = events[count:]
-        self.size -= taken
-        return events[:count]
+        head = take_head(events, max_bytes)
+        self.size -= sum(event.size for event in head)
+        return head
 
 
 class DroppingBuffer(Buffer):
@@ -141,10 +137,8 @@ class ConflatingBuffer(DroppingBuffer):
     def __len__(self) -> int:
         return len(self._events) if self._newest is None else len(self._newest)
 
-    @property
-    def first_sequence(self) -> int | None:
-        """The number of the oldest message, or None where there is none."""
-        return _first_sequence(self._events if self._newest is None else self._newest.values())
+    def __iter__(self) -> Iterator[Event | ControlEvent]:
+        return iter(self._events if self._newest is None else self._newest.values())
 
     def add(self, event: Event | ControlEvent) -> bool:
         """Take an event; False only where it ``gives_up``."""
@@ -196,8 +190,18 @@ class ConflatingBuffer(DroppingBuffer):
         return told
 
 
-def _first_sequence(events: Iterable[Event | ControlEvent]) -> int | None:
-    return next((event.sequence for event in events if isinstance(event, Event)), None)
+def take_head(events: list[Event | ControlEvent], max_bytes: int) -> list[Event | ControlEvent]:
+    """Take the first events off a list, up to about this many bytes, and at least one if there is any."""
+    size = 0
+    count = 0
+    for event in events:
+        count += 1
+        size += event.size
+        if size >= max_bytes:
+            break
+    head = events[:count]
+    del events[:count]
+    return head
 
 
 def _key(event: Event | ControlEvent) -> object:

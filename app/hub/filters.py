@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Protocol
 
 from app.hub.journal import Journal, Track
@@ -57,12 +57,21 @@ class Filters:
         upstream: the broker.
         journal: where the events of remembered filters are.
         grace_seconds: how long a filter is kept up after its last listener left.
+        next_sequence: counts on in the hub's order, so that who stood anywhere before stands before it.
     """
 
-    def __init__(self, upstream: Upstream, journal: Journal, *, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        journal: Journal,
+        *,
+        grace_seconds: float,
+        next_sequence: Callable[[], int],
+    ) -> None:
         self._upstream = upstream
         self._journal = journal
         self._grace_seconds = grace_seconds
+        self._next_sequence = next_sequence
         self._by_name: dict[str, SubscribedFilter] = {}
         self._index: FilterIndex[SubscribedFilter] = FilterIndex()
         self._by_identifier: dict[int, SubscribedFilter] = {}
@@ -90,13 +99,12 @@ class Filters:
         found = ((self._by_identifier.get(each), each) for each in identifiers)
         return [(entry, identifier) for entry, identifier in found if entry is not None]
 
-    async def attach(self, topic_filter: str, listener: Listener, *, sequence: int, is_away: bool) -> None:
+    async def attach(self, topic_filter: str, listener: Listener, *, is_away: bool) -> None:
         """Subscribe a listener to a filter, as far as it is not.
 
         Args:
             topic_filter: the filter.
             listener: the listener; it may be on the filter already.
-            sequence: the number of the newest event.
             is_away: there is no connection to the broker.
 
         Raises:
@@ -106,7 +114,7 @@ class Filters:
         while True:
             entry = self._by_name.get(topic_filter)
             if entry is None:
-                entry = self._by_name[topic_filter] = SubscribedFilter(topic_filter, Track(sequence))
+                entry = self._by_name[topic_filter] = SubscribedFilter(topic_filter, Track(0))
                 self._index.add(topic_filter, entry)
             async with entry.lock:
                 if entry.is_dropped:
@@ -114,7 +122,7 @@ class Filters:
                 self.keep(entry)
                 if listener.is_resumable and not (entry.is_remembered or entry.is_shared):
                     entry.is_remembered = True
-                    entry.track.begins_after = sequence
+                    entry.track.begins_after = self._next_sequence()
                 wants_retained = listener.retained and not entry.is_shared
                 if is_away and wants_retained and entry.holds(listener) and listener.qos <= entry.qos:
                     entry.replay_to(listener)  # the next connection brings them
@@ -170,6 +178,13 @@ class Filters:
         )
         if reason_code >= 0x80:
             raise refusal("subscription", reason_code, topic=entry.filter, qos=qos)
+
+    def take_back(self, entry: SubscribedFilter) -> None:
+        """The broker no longer grants a filter."""
+        entry.is_live = False
+        entry.qos = 0
+        entry.is_remembered = False
+        self._journal.forget(entry.track)
 
     # Filters that nobody holds.
 

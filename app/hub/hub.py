@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from typing import Final
 
 from app.hub.event import ControlEvent, Event
 from app.hub.filters import Filters, Upstream
@@ -21,8 +22,12 @@ from app.hub.flusher import Flusher
 from app.hub.journal import Journal
 from app.hub.listener import CloseReason, Listener
 from app.hub.position import Position, parse_position
+from app.hub.pressure import over_limit
 from app.hub.subscriptions import first_match
 from tidegate.message import Message
+
+RELIEF_SECONDS: Final = 0.5
+"""How often what listeners leave unread is added up."""
 
 
 class Hub:
@@ -32,6 +37,7 @@ class Hub:
         upstream: the broker.
         journal: keeps what clients that come back have missed.
         grace_seconds: how long a filter is kept up after its last listener left.
+        max_pending_bytes: what all listeners together may leave unread.
 
     Attributes:
         epoch: this run of the bridge, as it stands in ids.
@@ -39,17 +45,26 @@ class Hub:
     """
 
     def __init__(
-        self, upstream: Upstream, *, journal: Journal | None = None, grace_seconds: float = 0.0
+        self,
+        upstream: Upstream,
+        *,
+        journal: Journal | None = None,
+        grace_seconds: float = 0.0,
+        max_pending_bytes: int = 256 * 1024 * 1024,
     ) -> None:
         self._upstream = upstream
         self._journal = Journal() if journal is None else journal
-        self._filters = Filters(upstream, self._journal, grace_seconds=grace_seconds)
+        self._filters = Filters(
+            upstream, self._journal, grace_seconds=grace_seconds, next_sequence=self._next_sequence
+        )
         self._listeners: set[Listener] = set()
         self._flusher = Flusher()
         self.epoch = secrets.token_hex(4)
         self._sequence = 1
         self._is_draining = False
         self._broker_is_away = ""
+        self._max_pending_bytes = max_pending_bytes
+        self._relief: asyncio.TimerHandle | None = None
         self.ended: Counter[CloseReason] = Counter()
 
     @property
@@ -101,14 +116,17 @@ class Hub:
             listener.close(CloseReason.SHUTDOWN)
             return self.position
         self._listeners.add(listener)
+        if self._relief is None:
+            self._relieve()
         complete = set[str]()
+        gap: ControlEvent | None = None
         position = parse_position(last_event_id)
         if position is not None and position.epoch == self.epoch and position.sequence <= self._sequence:
             complete = self._resume(listener, position)
         elif last_event_id:
             position = None
-            facts = {"reason": "unknown_id", "last_event_id": last_event_id}
-            listener.replay([ControlEvent("gap", facts, sequence=self._sequence)])
+            gap = ControlEvent("gap", {"reason": "unknown_id", "last_event_id": last_event_id})
+            listener.replay([gap])
         asks_retained = listener.retained and complete != set(listener.filters)
         if asks_retained:
             listener.expect_retained()
@@ -116,14 +134,8 @@ class Hub:
             async with asyncio.TaskGroup() as group:
                 for each in listener.filters:
                     if each not in complete:
-                        group.create_task(
-                            self._filters.attach(
-                                each,
-                                listener,
-                                sequence=self._sequence,
-                                is_away=bool(self._broker_is_away),
-                            )
-                        )
+                        is_away = bool(self._broker_is_away)
+                        group.create_task(self._filters.attach(each, listener, is_away=is_away))
         except BaseExceptionGroup as failed:
             self.leave(listener)
             first = failed.exceptions[0]
@@ -136,7 +148,10 @@ class Hub:
         if position is not None:
             return position
         first = listener.buffer.first_sequence
-        return Position(self.epoch, self._sequence if first is None else first - 1, listener.lacks_retained)
+        stands_at = self._sequence if first is None else first - 1
+        if gap is not None:
+            gap.sequence = stands_at
+        return Position(self.epoch, stands_at, listener.lacks_retained)
 
     def leave(self, listener: Listener) -> None:
         """Remove a listener at once; filters that nobody holds any more are dropped some time later."""
@@ -152,8 +167,7 @@ class Hub:
         routes = self._filters.routes(message)
         if not routes:
             return
-        self._sequence += 1
-        event = Event(message, self.epoch, self._sequence)
+        event = Event(message, self.epoch, self._next_sequence())
         if not message.retain:
             tracks = [entry.track for entry, _ in routes if entry.is_remembered]
             if tracks:
@@ -181,8 +195,7 @@ class Hub:
         """The connection is back, and the filters were subscribed to again, but for those refused."""
         self._broker_is_away = ""
         self._tell(ControlEvent("broker", {"state": "up", "session_present": session_present}))
-        self._sequence += 1
-        gap = ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._sequence)
+        gap = ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._next_sequence())
         told: set[Listener] = set()
         for entry in self._filters:
             if session_present and not self._upstream.has_identifiers:
@@ -198,8 +211,7 @@ class Hub:
         for topic_filter, _ in refused:
             lost = self._filters.get(topic_filter)
             if lost is not None:
-                lost.is_live = False
-                lost.qos = 0
+                self._filters.take_back(lost)
                 for listener in lost.listeners:
                     listener.close(CloseReason.REFUSED)
                 if not lost.listeners:
@@ -213,6 +225,8 @@ class Hub:
 
     async def close(self) -> None:
         """End the background work."""
+        if self._relief is not None:
+            self._relief.cancel()
         await self._filters.close()
 
     # A client that comes back.
@@ -249,6 +263,18 @@ class Hub:
             events.append(_down(self._broker_is_away))
         listener.replay(events)
         return complete
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _relieve(self) -> None:
+        """Close the listeners that hold most, where all together hold too much; look again later."""
+        for listener in over_limit(self._listeners, self._max_pending_bytes):
+            listener.discard()
+            listener.close(CloseReason.SERVER_LIMIT)
+        loop = asyncio.get_running_loop()
+        self._relief = loop.call_later(RELIEF_SECONDS, self._relieve) if self._listeners else None
 
     def _tell(self, event: ControlEvent) -> None:
         for listener in self._listeners:

@@ -16,15 +16,12 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Protocol
 
-from app.hub.buffers import Buffer, Policy, make_buffer
+from app.hub.buffers import Buffer, Policy, make_buffer, take_head
 from app.hub.event import ControlEvent, Event
 from tidegate.topics import matches, split_share
 
 RETAINED_SECONDS: Final = 5.0
 """How long after the last of them more of the retained messages of a stream's beginning may come."""
-
-MAX_REPLAYED: Final = 256
-"""Events of a replay that are taken at once."""
 
 
 class CloseReason(Enum):
@@ -201,11 +198,7 @@ class Listener:
         if self._left == 0:
             self.is_due = False
             return []
-        if self._replay:
-            events = self._replay[:MAX_REPLAYED]
-            del self._replay[:MAX_REPLAYED]
-        else:
-            events = self._buffer.take(max_bytes)
+        events = take_head(self._replay, max_bytes) if self._replay else self._buffer.take(max_bytes)
         if not self._buffer and not self._replay:
             self.is_due = False
         if self._left is not None:
