@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from app.hub.event import ControlEvent, Event
@@ -130,19 +131,7 @@ class Hub:
         asks_retained = listener.retained and complete != set(listener.filters)
         if asks_retained:
             listener.expect_retained()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for each in listener.filters:
-                    if each not in complete:
-                        is_away = bool(self._broker_is_away)
-                        group.create_task(self._filters.attach(each, listener, is_away=is_away))
-        except BaseExceptionGroup as failed:
-            self.leave(listener)
-            first = failed.exceptions[0]
-            raise first from None
-        except BaseException:
-            self.leave(listener)
-            raise
+        await self._attach(listener, [each for each in listener.filters if each not in complete])
         if asks_retained:
             listener.expect_retained()
         if position is not None:
@@ -152,6 +141,21 @@ class Hub:
         if gap is not None:
             gap.sequence = stands_at
         return Position(self.epoch, stands_at, listener.lacks_retained)
+
+    async def _attach(self, listener: Listener, filters: Sequence[str]) -> None:
+        """Subscribe to filters side by side; all of them, or the listener leaves."""
+        is_away = bool(self._broker_is_away)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in filters:
+                    group.create_task(self._filters.attach(each, listener, is_away=is_away))
+        except BaseExceptionGroup as failed:
+            self.leave(listener)
+            first = failed.exceptions[0]
+            raise first from None
+        except BaseException:
+            self.leave(listener)
+            raise
 
     def leave(self, listener: Listener) -> None:
         """Remove a listener at once; filters that nobody holds any more are dropped some time later."""
