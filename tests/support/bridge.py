@@ -18,7 +18,7 @@ import uvloop
 from fastapi import FastAPI
 
 from app.main import create_app
-from app.server import make_config
+from app.server import listen, make_config
 from app.settings import Settings
 from tests.support.ports import LOOPBACK
 from tidegate.connection import Connect
@@ -59,7 +59,7 @@ class Bridge:
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self.app = app
-        self._socket = socket.create_server((LOOPBACK, 0))
+        self._socket = listen(LOOPBACK, 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=REQUEST_SECONDS, trust_env=False)
