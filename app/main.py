@@ -75,7 +75,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     )
     app.state.link = link
     app.state.hub = hub
-    app.include_router(health.create_router(link))
+    app.include_router(health.create_router(link, hub))
     app.include_router(console.router)
     topics = TopicsRoute(
         link,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from app.broker.link import BrokerLink
+from app.hub.hub import Hub
 from app.problems import ProblemError, ProblemType, documented
 
 
@@ -23,8 +24,8 @@ class Ready(BaseModel):
     status: Literal["ready"] = Field("ready", description="Always this; what is not ready answers 503.")
 
 
-def create_router(link: BrokerLink) -> APIRouter:
-    """The two calls, for one broker link."""
+def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
+    """The two calls, for one broker link and its hub."""
     router = APIRouter(tags=["health"])
 
     @router.get(
@@ -45,8 +46,8 @@ def create_router(link: BrokerLink) -> APIRouter:
         responses=documented(ProblemType.UNKNOWN_PARAMETER, ProblemType.NOT_READY),
     )
     async def get_readyz(response: Response) -> Ready:
-        """200 where a round trip to the broker was seen lately; a broker that hangs is noticed."""
-        reason = link.why_not_ready()
+        """200 where a round trip to the broker was seen lately; 503 also while the bridge stops."""
+        reason = "the bridge stops" if hub.is_draining else link.why_not_ready()
         if reason is not None:
             raise ProblemError(ProblemType.NOT_READY, reason)
         response.headers["Cache-Control"] = "no-store"

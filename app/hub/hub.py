@@ -43,6 +43,7 @@ class Hub:
     Attributes:
         epoch: this run of the bridge, as it stands in ids.
         ended: how many streams ended, for each reason.
+        is_draining: the bridge stops, and takes no new listeners.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Hub:
         self._flusher = Flusher()
         self.epoch = secrets.token_hex(4)
         self._sequence = 1
-        self._is_draining = False
+        self.is_draining = False
         self._broker_is_away = ""
         self._max_pending_bytes = max_pending_bytes
         self._relief: asyncio.TimerHandle | None = None
@@ -113,7 +114,7 @@ class Hub:
             RefusedError: the broker refused a filter.
             MQTTError: the broker is away or does not answer.
         """
-        if self._is_draining:
+        if self.is_draining:
             listener.close(CloseReason.SHUTDOWN)
             return self.position
         self._listeners.add(listener)
@@ -223,7 +224,7 @@ class Hub:
 
     def drain(self) -> None:
         """Close every listener because the bridge stops, and take no new ones."""
-        self._is_draining = True
+        self.is_draining = True
         for listener in self._listeners:
             listener.close(CloseReason.SHUTDOWN)
 

@@ -55,3 +55,12 @@ def test_probes_are_not_cached(mosquitto: Mosquitto) -> None:
     with running_bridge(mosquitto.url) as bridge:
         for path in ("/livez", "/readyz"):
             assert bridge.client.get(path).headers["cache-control"] == "no-store"
+
+
+def test_a_bridge_that_stops_is_not_ready_but_alive(mosquitto: Mosquitto) -> None:
+    """From the first moment of the drain on no new work is sent its way; nothing restarts it."""
+    with running_bridge(mosquitto.url) as bridge:
+        bridge.app.state.hub.drain()
+        answer = bridge.client.get("/readyz")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "the bridge stops")
+        assert bridge.client.get("/livez").status_code == 200
