@@ -84,16 +84,22 @@ class BrokerLink:
         """Publish, and return the broker's reason code; raises what ``Session.publish`` raises."""
         return self.session.publish(message)
 
-    async def subscribe(self, topic_filter: str, qos: int, identifier: int, *, retained: bool) -> int:
-        """SUBSCRIBE for the hub; ``app.hub.hub.Upstream``."""
+    async def subscribe(
+        self, topic_filter: str, qos: int, identifier: int, *, retained: bool, retained_again: bool
+    ) -> int:
+        """SUBSCRIBE for the hub; ``app.hub.filters.Upstream``."""
         subscription = Subscription(
-            topic_filter, qos=qos, identifier=identifier, retain_handling=0 if retained else 2
+            topic_filter,
+            qos=qos,
+            identifier=identifier,
+            retain_handling=0 if retained else 2,
+            retain_handling_again=0 if retained_again else 2,
         )
         codes = await self.session.subscribe([subscription])
         return codes[0]
 
     async def unsubscribe(self, topic_filter: str) -> None:
-        """UNSUBSCRIBE for the hub; ``app.hub.hub.Upstream``."""
+        """UNSUBSCRIBE for the hub; ``app.hub.filters.Upstream``."""
         await self.session.unsubscribe([topic_filter])
 
     def why_not_ready(self) -> str | None:

@@ -5,7 +5,9 @@ Rules:
 1. One upstream SUBSCRIBE for each distinct filter, at the highest QoS asked for. Only the first listener of a
    filter, a higher QoS, or a wish for retained messages reaches the broker.
 2. A listener is registered before the SUBSCRIBE for it goes out, so that no message falls in between.
-3. A filter is changed upstream by one task at a time, the holder of its lock.
+3. A filter is changed upstream by one task at a time, the holder of its lock. What is asked for meanwhile is
+   done in one go afterwards: a thousand clients that come back at once cost a few SUBSCRIBEs, not a thousand,
+   each with all that is retained.
 4. A filter without listeners is kept up for a while, if one of its clients may come back, and then dropped.
 """
 
@@ -15,7 +17,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from app.hub.journal import Journal, Track
@@ -28,10 +30,6 @@ from tidegate.topics import FilterIndex
 IDENTIFIER_MEMORY_SECONDS: Final = 300.0
 """How long copies may be on their way under the identifier of an earlier SUBSCRIBE of the same filter."""
 
-RETAINED_WINDOW_SECONDS: Final = 5.0
-"""Without identifiers: how long after SUBACK a retained message may still be one that the SUBSCRIBE
-brought."""
-
 MAX_ABANDONED_FILTERS: Final = 1000
 """Filters kept up for clients that may come back; beyond it the one left first is dropped early."""
 
@@ -43,8 +41,18 @@ class Upstream(Protocol):
     def has_identifiers(self) -> bool:
         """Whether copies carry subscription identifiers (MQTT 5 §3.3.2.3.8)."""
 
-    async def subscribe(self, topic_filter: str, qos: int, identifier: int, *, retained: bool) -> int:
-        """SUBSCRIBE and return the reason code; raises MQTTError where the broker is away or silent."""
+    async def subscribe(
+        self, topic_filter: str, qos: int, identifier: int, *, retained: bool, retained_again: bool
+    ) -> int:
+        """SUBSCRIBE and return the reason code; raises MQTTError where the broker is away or silent.
+
+        Args:
+            topic_filter: the filter.
+            qos: the QoS asked for.
+            identifier: the subscription identifier, where the broker takes one.
+            retained: have the broker send what it retains.
+            retained_again: the same, when the subscription is made again after a lost connection.
+        """
 
     async def unsubscribe(self, topic_filter: str) -> None:
         """UNSUBSCRIBE; raises MQTTError where the broker is silent."""
@@ -111,24 +119,23 @@ class Filters:
             RefusedError: the broker refused the filter.
             MQTTError: the broker is away or does not answer.
         """
-        while True:
+        is_done = False
+        while not is_done:
             entry = self._by_name.get(topic_filter)
             if entry is None:
                 entry = self._by_name[topic_filter] = SubscribedFilter(topic_filter, Track(0))
                 self._index.add(topic_filter, entry)
-            async with entry.lock:
-                if entry.is_dropped:
-                    continue
-                self.keep(entry)
-                if listener.is_resumable and not (entry.is_remembered or entry.is_shared):
-                    entry.is_remembered = True
-                    entry.track.begins_after = self._next_sequence()
-                wants_retained = listener.retained and not entry.is_shared
-                if is_away and wants_retained and entry.holds(listener) and listener.qos <= entry.qos:
-                    entry.replay_to(listener)  # the next connection brings them
-                else:
-                    await self._subscribe(entry, listener, wants_retained=wants_retained)
+            if is_away and entry.is_live and entry.holds(listener) and listener.qos <= entry.qos:
+                entry.replay_to(listener)  # the next connection brings what is retained
                 return
+            answer = entry.requests[listener] = asyncio.get_running_loop().create_future()
+            if not entry.is_served:
+                entry.is_served = True
+                self._spawn(self._serve(entry))
+            try:
+                is_done = await answer
+            finally:
+                entry.requests.pop(listener, None)
 
     def leave(self, listener: Listener) -> None:
         """Take a listener from all its filters."""
@@ -149,35 +156,75 @@ class Filters:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _subscribe(self, entry: SubscribedFilter, listener: Listener, *, wants_retained: bool) -> None:
-        if entry.is_live and listener.qos <= entry.qos and not wants_retained:
-            entry.join(listener, entry.identifier, replay=False, confirmed=True)
+    async def _serve(self, entry: SubscribedFilter) -> None:
+        """See to the requests for one filter; those that come meanwhile share the next SUBSCRIBE."""
+        async with entry.lock:
+            while entry.requests:
+                requests, entry.requests = entry.requests, {}
+                if entry.is_dropped:
+                    for answer in requests.values():
+                        _settle(answer, value=False)  # there is, or will be, a new entry
+                else:
+                    await self._subscribe(entry, requests)
+            entry.is_served = False
+            if not entry.listeners:
+                self.abandon(entry)
+
+    async def _subscribe(
+        self, entry: SubscribedFilter, requests: Mapping[Listener, asyncio.Future[bool]]
+    ) -> None:
+        self.keep(entry)
+        asking: list[Listener] = []
+        for listener, answer in requests.items():
+            if answer.done():  # it gave up waiting
+                continue
+            if listener.is_resumable and not (entry.is_remembered or entry.is_shared):
+                entry.is_remembered = True
+                entry.track.begins_after = self._next_sequence()
+            if self._can_join_at_once(entry, listener):
+                entry.join(listener, entry.identifier, replay=False, confirmed=True)
+                _settle(answer, value=True)
+            else:
+                asking.append(listener)
+        if not asking:
             return
         identifier = next(self._identifiers)
         self._remember(entry, identifier)
-        entry.join(listener, identifier, replay=wants_retained, confirmed=False)
-        qos = max(entry.qos, listener.qos)
+        for listener in asking:
+            replay = listener.retained and not entry.is_shared
+            entry.join(listener, identifier, replay=replay, confirmed=False)
         try:
-            await self._ask(entry, qos, identifier)
-        except BaseException:
-            entry.leave(listener)
-            if not entry.listeners:
-                self.abandon(entry)
-            raise
-        entry.confirm(listener)
-        entry.is_live = True
-        entry.qos = qos
-        entry.identifier = identifier
-        if wants_retained and not self._upstream.has_identifiers:
-            asyncio.get_running_loop().call_later(RETAINED_WINDOW_SECONDS, entry.end_replay, listener)
+            await self._ask(entry, asking, identifier)
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it
+            for listener in asking:
+                entry.leave(listener)
+                _settle(requests[listener], error=error)
+            return
+        for listener in asking:
+            entry.confirm(listener)
+            _settle(requests[listener], value=True)
 
-    async def _ask(self, entry: SubscribedFilter, qos: int, identifier: int) -> None:
+    def _can_join_at_once(self, entry: SubscribedFilter, listener: Listener) -> bool:
+        """Whether the broker need not hear of it. With identifiers, a SUBSCRIBE marks the moment."""
+        if not entry.is_live or listener.qos > entry.qos:
+            return False
+        return entry.is_shared or not (listener.retained or self._upstream.has_identifiers)
+
+    async def _ask(self, entry: SubscribedFilter, asking: Sequence[Listener], identifier: int) -> None:
         entry.was_asked = True
+        qos = max(entry.qos, *(listener.qos for listener in asking))
         reason_code = await self._upstream.subscribe(
-            entry.filter, qos, identifier, retained=entry.wants_retained
+            entry.filter,
+            qos,
+            identifier,
+            retained=not entry.is_shared and any(listener.retained for listener in asking),
+            retained_again=entry.wants_retained,
         )
         if reason_code >= 0x80:
             raise refusal("subscription", reason_code, topic=entry.filter, qos=qos)
+        entry.is_live = True
+        entry.qos = qos
+        entry.identifier = identifier
 
     def take_back(self, entry: SubscribedFilter) -> None:
         """The broker no longer grants a filter."""
@@ -213,7 +260,7 @@ class Filters:
 
     async def _drop_if_unused(self, entry: SubscribedFilter) -> None:
         async with entry.lock:
-            if entry.listeners or entry.is_dropped or entry in self._abandoned:
+            if entry.listeners or entry.requests or entry.is_dropped or entry in self._abandoned:
                 return
             entry.is_live = False  # from here on nobody can come back to it
             if entry.was_asked:  # also where no answer came: the broker may have taken it
@@ -238,3 +285,13 @@ class Filters:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _settle(answer: asyncio.Future[bool], *, value: bool = False, error: Exception | None = None) -> None:
+    """Tell who waits, if it still does."""
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(value)

@@ -54,7 +54,6 @@ class Hub:
         grace_seconds: float = 0.0,
         max_pending_bytes: int = 256 * 1024 * 1024,
     ) -> None:
-        self._upstream = upstream
         self._journal = Journal() if journal is None else journal
         self._filters = Filters(
             upstream, self._journal, grace_seconds=grace_seconds, next_sequence=self._next_sequence
@@ -124,7 +123,7 @@ class Hub:
         gap: ControlEvent | None = None
         position = parse_position(last_event_id)
         if position is not None and position.epoch == self.epoch and position.sequence <= self._sequence:
-            complete = self._resume(listener, position)
+            complete, gap = self._resume(listener, position)
         elif last_event_id:
             position = None
             gap = ControlEvent("gap", {"reason": "unknown_id", "last_event_id": last_event_id})
@@ -135,12 +134,12 @@ class Hub:
         await self._attach(listener, [each for each in listener.filters if each not in complete])
         if asks_retained:
             listener.expect_retained()
-        if position is not None:
-            return position
         first = listener.buffer.first_sequence
         stands_at = self._sequence if first is None else first - 1
-        if gap is not None:
+        if gap is not None and not gap.sequence:
             gap.sequence = stands_at
+        if position is not None:
+            return position
         return Position(self.epoch, stands_at, listener.lacks_retained)
 
     async def _attach(self, listener: Listener, filters: Sequence[str]) -> None:
@@ -194,6 +193,9 @@ class Hub:
         self._broker_is_away = reason
         for entry in self._filters:
             entry.replay_to_all()
+        for listener in self._listeners:
+            if listener.retained:
+                listener.expect_retained_anew()
         self._tell(_down(reason))
 
     def broker_up(self, *, session_present: bool, refused: tuple[tuple[str, int], ...] = ()) -> None:
@@ -203,15 +205,14 @@ class Hub:
         gap = ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._next_sequence())
         told: set[Listener] = set()
         for entry in self._filters:
-            if session_present and not self._upstream.has_identifiers:
-                entry.end_replays()
             if session_present and entry.qos > 0:
                 continue  # the broker kept what came for it
             entry.track.lost_connection_at = self._sequence
             told.update(entry.listeners)
-        for listener in told:
-            if listener.retained and not session_present:
+        for listener in self._listeners:
+            if listener.retained:
                 listener.expect_retained()
+        for listener in told:
             listener.offer(gap)
         for topic_filter, _ in refused:
             lost = self._filters.get(topic_filter)
@@ -236,10 +237,13 @@ class Hub:
 
     # A client that comes back.
 
-    def _resume(self, listener: Listener, position: Position) -> set[str]:
-        """Offer what was missed, and join what is live already; the filters of which nothing is lacking.
+    def _resume(self, listener: Listener, position: Position) -> tuple[set[str], ControlEvent | None]:
+        """Offer what was missed, and join what is live already.
 
         Nothing is awaited here: what comes from the broker comes after it.
+
+        Returns:
+            The filters of which nothing is lacking, and the gap that was told, if one was.
         """
         held = (self._filters.get(each) for each in listener.own_filters)
         live = [entry for entry in held if entry is not None and entry.is_live and entry.is_remembered]
@@ -260,14 +264,15 @@ class Hub:
             elif listener.qos <= entry.qos and not (position.lacks_retained and listener.retained):
                 complete.add(entry.filter)
         events: list[Event | ControlEvent] = [missed[sequence] for sequence in sorted(missed)]
+        gap: ControlEvent | None = None
         if reason:
-            stands_at = events[0].sequence - 1 if events else self._sequence
-            facts = {"reason": reason, "last_event_id": str(position)}
-            events.insert(0, ControlEvent("gap", facts, sequence=stands_at))
+            gap = ControlEvent("gap", {"reason": reason, "last_event_id": str(position)})
+            gap.sequence = events[0].sequence - 1 if events else 0
+            events.insert(0, gap)
         if self._broker_is_away:
             events.append(_down(self._broker_is_away))
         listener.replay(events)
-        return complete
+        return complete, gap
 
     def _next_sequence(self) -> int:
         self._sequence += 1

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Protocol
@@ -80,6 +81,7 @@ class Listener:
     """
 
     __slots__ = (
+        "_begun",
         "_buffer",
         "_interval_seconds",
         "_is_pausing",
@@ -118,6 +120,7 @@ class Listener:
         self.is_resumable = is_resumable
         self.close_reason: CloseReason | None = None
         self.retained_until = 0.0
+        self._begun: set[str] | None = None
         self._left = limit
         self._interval_seconds = interval_seconds
         self._is_pausing = False
@@ -224,6 +227,27 @@ class Listener:
         """Retained messages are on their way, and a client that leaves now has not seen them all."""
         self.retained_until = asyncio.get_running_loop().time() + RETAINED_SECONDS
 
+    def expect_retained_anew(self) -> None:
+        """They will be on their way once the connection to the broker is back."""
+        self.retained_until = math.inf
+        self._begun = None
+
+    def begins(self, topic: str) -> bool:
+        """Whether a retained message is the first that this listener sees of a topic, and is to be."""
+        if not self.retained_until:
+            return False
+        if self._begun is None:
+            self._begun = set()
+        if topic in self._begun:
+            return False
+        self._begun.add(topic)
+        return True
+
+    def sees(self, topic: str) -> None:
+        """A live message came: a retained one of the topic would be older."""
+        if self.retained_until:
+            self.begins(topic)
+
     def settle(self) -> bool:
         """Whether retained messages may still be on their way, now that some time has gone by."""
         self._see_retained([])
@@ -235,10 +259,13 @@ class Listener:
         self._buffer.take(self._buffer.size)
 
     def _see_retained(self, events: list[Event | ControlEvent]) -> None:
+        if self.retained_until == math.inf:
+            return
         if any(isinstance(event, Event) and event.message.retain for event in events):
             self.expect_retained()
         elif not self._buffer and asyncio.get_running_loop().time() > self.retained_until:
             self.retained_until = 0.0
+            self._begun = None
 
     def _cut(self, events: list[Event | ControlEvent], left: int) -> list[Event | ControlEvent]:
         for index, event in enumerate(events):

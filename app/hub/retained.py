@@ -29,6 +29,10 @@ class _Collector(Listener):
         self.found: dict[str, Message] = {}
         self._limit = limit
 
+    def begins(self, topic: str) -> bool:
+        """Every retained message is one to keep, also of a topic that is live."""
+        return True
+
     def offer(self, event: Event | ControlEvent) -> None:
         """Keep a retained message; the newest of a topic counts."""
         if isinstance(event, Event) and event.message.retain:

@@ -24,16 +24,18 @@ class SubscribedFilter:
 
     Attributes:
         filter: the topic filter.
+        track: what is kept for clients that come back.
+        is_remembered: somebody was here who may come back.
         is_shared: it is a shared subscription (MQTT 5 §4.8.2), of which nothing is kept.
         lock: held by whoever changes the subscription upstream.
+        requests: who waits to be subscribed, each with what tells it; see ``Filters``.
+        is_served: somebody sees to the requests.
         is_live: the broker granted it.
         was_asked: a SUBSCRIBE went out, whatever came of it.
         is_dropped: it is given up, and a new entry has to take its place.
         qos: the QoS granted.
         identifier: the subscription identifier in force.
         identifiers: all in use, each with the time of its SUBSCRIBE on the loop's clock, in seconds.
-        track: what is kept for clients that come back.
-        is_remembered: somebody was here who may come back.
     """
 
     def __init__(self, topic_filter: str, track: Track) -> None:
@@ -42,6 +44,8 @@ class SubscribedFilter:
         self.is_remembered = False
         self.is_shared = split_share(topic_filter)[0] is not None
         self.lock = asyncio.Lock()
+        self.requests: dict[Listener, asyncio.Future[bool]] = {}
+        self.is_served = False
         self.is_live = False
         self.was_asked = False
         self.is_dropped = False
@@ -50,7 +54,7 @@ class SubscribedFilter:
         self.identifiers: deque[tuple[float, int]] = deque()
         self._joined_with: dict[Listener, int] = {}
         self._unconfirmed: set[Listener] = set()
-        self._replays: dict[int, dict[Listener, dict[str, bytes]]] = {}
+        self._replays: dict[int, set[Listener]] = {}
         self._turn = 0
 
     @property
@@ -70,12 +74,11 @@ class SubscribedFilter:
             listener: who joins.
             identifier: that of the SUBSCRIBE made for it, or of the one in force.
             replay: retained messages that this SUBSCRIBE brings are for it.
-            confirmed: the broker has answered; until then copies without an identifier are not for it.
+            confirmed: the broker has answered.
         """
-        is_new = listener not in self._joined_with
         if replay:
-            self._replays.setdefault(identifier, {})[listener] = {}
-        if is_new:
+            self._replays.setdefault(identifier, set()).add(listener)
+        if listener not in self._joined_with:
             self._joined_with[listener] = identifier
             if not confirmed:
                 self._unconfirmed.add(listener)
@@ -92,25 +95,15 @@ class SubscribedFilter:
         """Remove a listener; it may have left already."""
         self._joined_with.pop(listener, None)
         self._unconfirmed.discard(listener)
-        for identifier in [
-            each for each, who in self._replays.items() if who.pop(listener, None) is not None
-        ]:
+        for identifier in [each for each, who in self._replays.items() if listener in who]:
+            self._replays[identifier].discard(listener)
             if not self._replays[identifier]:
                 del self._replays[identifier]
-
-    def end_replay(self, listener: Listener) -> None:
-        """Without identifiers, a retained message after this is somebody else's."""
-        for who in self._replays.values():
-            who.pop(listener, None)
-
-    def end_replays(self) -> None:
-        """The same for everybody."""
-        self._replays = {}
 
     def replay_to(self, listener: Listener) -> None:
         """The retained messages that the next connection brings are for this listener too."""
         if not self.is_shared:
-            self._replays.setdefault(self.identifier, {})[listener] = {}
+            self._replays.setdefault(self.identifier, set()).add(listener)
 
     def replay_to_all(self) -> None:
         """After a lost connection the broker sends the retained messages again, and to everybody."""
@@ -121,7 +114,7 @@ class SubscribedFilter:
             if listener.retained:
                 # one that waits for its SUBACK is subscribed for again under the identifier of its own
                 stamp = identifier if listener in self._unconfirmed else self.identifier
-                self._replays.setdefault(stamp, {})[listener] = {}
+                self._replays.setdefault(stamp, set()).add(listener)
 
     def targets(self, message: Message, identifier: int | None) -> Iterator[Listener]:
         """Who gets this copy.
@@ -130,42 +123,48 @@ class SubscribedFilter:
             message: the copy.
             identifier: the identifier it carries for this filter, or None where brokers send none.
         """
-        if message.retain:
-            yield from self._replay_targets(message, identifier)
+        if identifier is None:
+            yield from self._targets_by_topic(message)
+        elif message.retain:
+            for listener in self._replays.get(identifier, ()):
+                if listener.takes(message.topic, self.filter):
+                    yield listener
         elif self.is_shared:
-            listeners = [
-                each
-                for each in self._joined_with
-                if each.close_reason is None and each not in self._unconfirmed
-            ]
-            if listeners:
-                self._turn = (self._turn + 1) % len(listeners)
-                yield listeners[self._turn]
-        elif identifier is not None:
+            yield from self._next_in_turn()
+        else:
             for listener, since in self._joined_with.items():
                 if since <= identifier and (
                     len(listener.own_filters) == 1 or listener.takes(message.topic, self.filter)
                 ):
                     yield listener
+
+    def _targets_by_topic(self, message: Message) -> Iterator[Listener]:
+        """Without identifiers nothing tells whom a copy was sent for, or whether before or after a SUBSCRIBE.
+
+        A listener takes live messages from the moment at which it registers: one message too many is better
+        than one too few. Of retained ones it takes the first of each topic that it has seen nothing of.
+        """
+        topic = message.topic
+        if self.is_shared:
+            if not message.retain:
+                yield from self._next_in_turn()
+        elif message.retain:
+            for listener in self._joined_with:
+                if listener.begins(topic):
+                    yield listener
         else:
             for listener in self._joined_with:
-                if listener not in self._unconfirmed:
-                    yield listener
-            for who in self._replays.values():
-                for seen in who.values():
-                    seen[message.topic] = message.payload
+                listener.sees(topic)
+                yield listener
 
-    def _replay_targets(self, message: Message, identifier: int | None) -> Iterator[Listener]:
-        if identifier is not None:
-            for listener in self._replays.get(identifier, ()):
-                if listener.takes(message.topic, self.filter):
-                    yield listener
-            return
-        for who in self._replays.values():
-            for listener, seen in who.items():
-                if seen.get(message.topic) != message.payload:
-                    seen[message.topic] = message.payload
-                    yield listener
+    def _next_in_turn(self) -> Iterator[Listener]:
+        """Of a shared subscription's messages each goes to one listener."""
+        listeners = [
+            each for each in self._joined_with if each.close_reason is None and each not in self._unconfirmed
+        ]
+        if listeners:
+            self._turn = (self._turn + 1) % len(listeners)
+            yield listeners[self._turn]
 
 
 def first_match(filters: Iterable[str], topic: str) -> str | None:

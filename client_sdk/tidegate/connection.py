@@ -132,6 +132,8 @@ class Subscription:
         identifier: the subscription identifier, 1 to 268,435,455, or None (§3.8.2.1.2); left out on 3.1.1.
         retain_handling: 0 send retained messages, 1 only if the subscription is new, 2 do not (left out on
             3.1.1).
+        retain_handling_again: the same for when it is made again, because the broker forgot the session; None
+            for as it was.
         retain_as_published: keep the publisher's retain flag on live messages (left out on 3.1.1).
         no_local: do not send back what this connection published (left out on 3.1.1).
     """
@@ -140,6 +142,7 @@ class Subscription:
     qos: int = 0
     identifier: int | None = None
     retain_handling: Literal[0, 1, 2] = 0
+    retain_handling_again: Literal[0, 1, 2] | None = None
     retain_as_published: bool = False
     no_local: bool = False
 

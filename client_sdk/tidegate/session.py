@@ -220,7 +220,7 @@ class Session:
         codes = await self._insist(lambda connection: _subscribe(connection, subscriptions), timeout)
         for subscription, code in zip(subscriptions, codes, strict=True):
             if code < 0x80:
-                self._subscriptions[subscription.filter] = subscription
+                self._subscriptions[subscription.filter] = _again(subscription)
         return codes
 
     async def unsubscribe(self, filters: Sequence[str], *, timeout_seconds: float | None = None) -> list[int]:
@@ -478,6 +478,12 @@ class Session:
                 continue
             self._answered()
             return answer
+
+
+def _again(subscription: Subscription) -> Subscription:
+    """The subscription as it is made when the broker has forgotten it."""
+    handling = subscription.retain_handling_again
+    return subscription if handling is None else replace(subscription, retain_handling=handling)
 
 
 async def _subscribe(connection: Connection, subscriptions: Sequence[Subscription]) -> list[int]:

@@ -3,83 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
 
 import pytest
 
+from app.api.forms import EventStreamForm
+from app.hub.event import Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
+from tests.support.hub import (
+    RecordedUpstream,
+    StuckReader,
+    control_events,
+    copy,
+    joined,
+    seen,
+    settle,
+    taken,
+)
 from tidegate.errors import NotAuthorizedError
-from tidegate.message import Message
-
-
-class RecordedUpstream:
-    """Grants what is asked, unless told otherwise, and writes it down."""
-
-    def __init__(self, *, has_identifiers: bool = True) -> None:
-        self.has_identifiers = has_identifiers
-        self.calls: list[tuple[Any, ...]] = []
-        self.codes: dict[str, int] = {}
-        self.identifiers: dict[str, list[int]] = {}
-
-    async def subscribe(self, topic_filter: str, qos: int, identifier: int, *, retained: bool) -> int:
-        """Grant, or give the code that the test set."""
-        self.calls.append(("subscribe", topic_filter, qos, retained))
-        self.identifiers.setdefault(topic_filter, []).append(identifier)
-        await asyncio.sleep(0)
-        return self.codes.get(topic_filter, qos)
-
-    async def unsubscribe(self, topic_filter: str) -> None:
-        """Write it down."""
-        self.calls.append(("unsubscribe", topic_filter))
-        await asyncio.sleep(0)
-
-
-def seen(listener: Listener) -> list[tuple[str, Any, bool]]:
-    """Topic, payload and retain flag of each message that the listener holds."""
-    found = []
-    for block in listener.drain().decode().split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in block.split("\n") if line)
-        if "event" not in lines and lines:
-            body = json.loads(lines["data"])
-            found.append((body["topic"], body["payload"], body["retain"]))
-    return found
-
-
-def control_events(listener: Listener) -> list[tuple[str, dict[str, Any]]]:
-    """Name and facts of each control event that the listener holds."""
-    found = []
-    for block in listener.drain().decode().split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in block.split("\n") if line)
-        if "event" in lines:
-            found.append((lines["event"], json.loads(lines["data"])))
-    return found
-
-
-async def settle() -> None:
-    """Let the hub's background work run until it is done."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def joined(hub: Hub, *filters: str, **options: Any) -> Listener:
-    """A listener that has joined."""
-    listener = Listener(filters, **options)
-    await hub.join(listener)
-    return listener
-
-
-def copy(topic: str, payload: str, *identifiers: int, retain: bool = False, qos: int = 1) -> Message:
-    """One copy as a broker sends it."""
-    return Message(
-        topic, payload.encode(), qos, retain, subscription_identifiers=identifiers, received_at=1.0
-    )
 
 
 async def test_a_filter_is_subscribed_once_and_dropped_with_its_last_listener() -> None:
-    """Two listeners on one filter cost one SUBSCRIBE and one UNSUBSCRIBE."""
-    upstream = RecordedUpstream()
+    """Two listeners on one filter cost one SUBSCRIBE and one UNSUBSCRIBE, where none marks a moment."""
+    upstream = RecordedUpstream(has_identifiers=False)
     hub = Hub(upstream)
     first = await joined(hub, "a/#", retained=False)
     second = await joined(hub, "a/#", retained=False)
@@ -92,9 +38,53 @@ async def test_a_filter_is_subscribed_once_and_dropped_with_its_last_listener() 
     assert hub.filters == ()
 
 
+async def test_a_join_marks_its_moment_where_there_are_identifiers() -> None:
+    """A listener on a filter held already is subscribed for too: what was sent before is not for it."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    early = await joined(hub, "a", retained=False)
+    late = await joined(hub, "a", retained=False)
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][0]))
+    hub.deliver(copy("a", "2", upstream.identifiers["a"][1]))
+    assert seen(early) == [("a", 1, False), ("a", 2, False)]
+    assert seen(late) == [("a", 2, False)]
+
+
+async def test_listeners_that_join_at_once_share_a_subscribe() -> None:
+    """Those that come while a SUBSCRIBE is on its way are subscribed for together by the next one."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    upstream.gate.clear()
+    joining = [asyncio.create_task(joined(hub, "a", qos=number % 3)) for number in range(50)]
+    await settle()
+    upstream.gate.set()
+    listeners = await asyncio.gather(*joining)
+    assert len(upstream.calls) <= 2
+    assert max(call[2] for call in upstream.calls) == 2
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
+    assert all(("a", 1, False) in seen(listener) for listener in listeners)
+
+
+async def test_one_that_gives_up_waiting_takes_nobody_along() -> None:
+    """A client that leaves during the SUBSCRIBE that it shares with others leaves alone."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    upstream.gate.clear()
+    leaving = asyncio.create_task(joined(hub, "a"))
+    staying = asyncio.create_task(joined(hub, "a"))
+    await settle()
+    leaving.cancel()
+    await settle()
+    upstream.gate.set()
+    listener = await staying
+    assert hub.listeners == 1
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
+    assert seen(listener) == [("a", 1, False)]
+
+
 async def test_a_higher_qos_is_asked_for_and_a_lower_one_is_not() -> None:
     """The upstream subscription has the highest QoS that anybody asked for."""
-    upstream = RecordedUpstream()
+    upstream = RecordedUpstream(has_identifiers=False)
     hub = Hub(upstream)
     await joined(hub, "a", retained=False, qos=1)
     await joined(hub, "a", retained=False, qos=0)
@@ -109,8 +99,9 @@ async def test_each_listener_is_told_the_qos_it_would_have_got() -> None:
     low = await joined(hub, "a", retained=False, qos=0)
     high = await joined(hub, "a", retained=False, qos=1)
     hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], qos=1))
-    assert b'"qos":0' in low.drain()
-    assert b'"qos":1' in high.drain()
+    form = EventStreamForm()
+    assert b'"qos":0' in form.encode(taken(low), low.qos, hub.epoch, marked=False)
+    assert b'"qos":1' in form.encode(taken(high), high.qos, hub.epoch, marked=False)
 
 
 async def test_a_refused_filter_is_an_error_and_leaves_nothing_behind() -> None:
@@ -170,7 +161,7 @@ async def test_retained_messages_reach_the_joiner_alone() -> None:
     hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], retain=True))
     late = await joined(hub, "a")
     unwilling = await joined(hub, "a", retained=False)
-    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], retain=True))
+    hub.deliver(copy("a", "1", upstream.identifiers["a"][-2], retain=True))
     assert seen(early) == [("a", 1, True)]
     assert seen(late) == [("a", 1, True)]
     assert seen(unwilling) == []
@@ -236,6 +227,7 @@ async def test_a_full_buffer_closes_its_own_listener_only() -> None:
     upstream = RecordedUpstream()
     hub = Hub(upstream)
     slow = await joined(hub, "a", retained=False, max_messages=2)
+    slow.attach(StuckReader())
     fast = await joined(hub, "a", retained=False)
     for number in range(3):
         hub.deliver(copy("a", str(number), upstream.identifiers["a"][-1]))
@@ -261,13 +253,18 @@ async def test_events_have_rising_ids_and_are_encoded_once() -> None:
     hub = Hub(upstream)
     one = await joined(hub, "a", retained=False)
     two = await joined(hub, "a", retained=False)
-    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
-    first = one.drain()
-    assert first is two.drain()
-    hub.deliver(copy("a", "1", upstream.identifiers["a"][-1]))
-    second = one.drain()
-    epoch, number = first.decode().split("\n")[0].removeprefix("id: ").split("-")
-    assert second.decode().startswith(f"id: {epoch}-{int(number) + 1}\n")
+    form = EventStreamForm()
+    written = []
+    for payloads in (["1"], ["2"], ["3", "4"]):
+        for payload in payloads:
+            hub.deliver(copy("a", payload, upstream.identifiers["a"][-1]))
+        first, second = taken(one), taken(two)
+        text = form.encode(first, one.qos, hub.epoch, marked=False)
+        assert text is form.encode(second, two.qos, hub.epoch, marked=False)
+        written += [each for each in first if isinstance(each, Event)]
+        assert text.startswith(b"id: %b-%d\n" % (hub.epoch.encode(), written[-len(payloads)].sequence))
+    numbers = [each.sequence for each in written]
+    assert numbers == list(range(numbers[0], numbers[0] + 4))
 
 
 async def test_streams_are_told_when_the_broker_goes_and_comes_back() -> None:
@@ -346,8 +343,7 @@ async def test_a_join_that_a_lost_connection_interrupts_still_gets_retained_mess
     hub = Hub(upstream)
     listener = Listener(["a"])
     joining = asyncio.create_task(hub.join(listener))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await settle()
     hub.broker_down("it was closed")
     hub.deliver(copy("a", "1", upstream.identifiers["a"][-1], retain=True))
     await joining
@@ -359,6 +355,7 @@ async def test_a_closed_listener_takes_no_share_of_the_messages() -> None:
     upstream = RecordedUpstream()
     hub = Hub(upstream)
     slow = await joined(hub, "$share/g/a", max_messages=1)
+    slow.attach(StuckReader())
     fast = await joined(hub, "$share/g/a")
     for number in range(20):
         hub.deliver(copy("a", str(number), upstream.identifiers["$share/g/a"][-1]))
