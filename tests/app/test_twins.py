@@ -29,8 +29,8 @@ With the bridge on MQTT 3.1.1 copies carry no subscription identifiers, and this
 - The broker sends one copy for overlapping filters, and Mosquitto sends it at the QoS of any one of them: the
   QoS told may be lower than in rule 2, and messages published at QoS 2 may change places (rules 4 and 5).
 - A listener takes live messages from the moment at which it asks, which is before its twin's, and of a topic
-  that it has seen begin no retained message any more (rule 5): where somebody publishes meanwhile, a message may
-  come live that the twin gets retained. It has a value of each topic all the same.
+  that it has seen begin no retained message any more (rule 5): where somebody publishes meanwhile, a message
+  may come live that the twin gets retained. It has a value of each topic all the same.
 """
 
 from __future__ import annotations
