@@ -15,6 +15,7 @@ from app import openapi
 from app.api import console, exceptions, headers, health
 from app.api.body import BodyReader
 from app.api.publish import PublishRoute
+from app.api.raw_route import RawRoutes
 from app.api.strict_query import StrictQuery
 from app.api.subscribe import SubscribeRoute
 from app.api.subscriptions import Subscriptions
@@ -85,14 +86,14 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         max_retained_messages=settings.max_retained_messages,
     )
     subscriptions = Subscriptions(hub, settings)
-    # In front of the framework's own: most requests are for these.
-    app.router.routes[:0] = [
+    raw_routes = [
         topics,
         PublishRoute(link, bodies),
         SubscribeRoute(hub, subscriptions, bodies, settings),
         WebSocketRoute(link, hub, subscriptions, settings),
         UpgradeRoute(),
     ]
+    app.add_middleware(RawRoutes, routes=raw_routes)
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:

@@ -104,6 +104,7 @@ class UpgradeRoute(RawRoute):
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Say what the path is for (ASGI)."""
+        parse_query(scope["query_string"], NoQuery)
         raise ProblemError(
             ProblemType.UPGRADE_REQUIRED,
             f"{PATH} is a WebSocket",
