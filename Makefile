@@ -35,7 +35,8 @@ check: $(DEV) ## lint, format, types, import contracts, declared dependencies
 	cd client_sdk && ../$(VENV)/bin/deptry .
 
 bench: $(DEV) ## measure the figures that docs quote
-	@.ci/require mosquitto=mosquitto wrk=wrk
+	@.ci/require mosquitto=mosquitto wrk=wrk nginx=nginx \
+		/usr/lib/nginx/modules/ngx_nchan_module.so=libnginx-mod-nchan
 	$(VENV)/bin/python -m bench
 
 openapi: $(RUN) ## write openapi/ anew from the code

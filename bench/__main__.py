@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
-from bench import publish
+from bench import fanout, publish
 
-BENCHMARKS = {"publish": publish.run}
+
+class Benchmark(NamedTuple):
+    """What to run, and how long unless the command line says otherwise."""
+
+    run: Callable[..., None]
+    rounds: int
+    seconds: int
+
+
+BENCHMARKS = {
+    "publish": Benchmark(publish.run, rounds=5, seconds=4),
+    "fanout": Benchmark(fanout.run, rounds=3, seconds=5),
+}
 
 
 def main() -> int:
     """Run what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; each runs every contestant once")
-    parser.add_argument("--seconds", type=int, default=4, help="seconds of load for one in a round")
+    parser.add_argument("--rounds", type=int, help="rounds; each runs every contestant once")
+    parser.add_argument("--seconds", type=int, help="seconds of each load for one in a round")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
     for name in arguments.names or BENCHMARKS:
-        BENCHMARKS[name](rounds=arguments.rounds, seconds=arguments.seconds)
+        benchmark = BENCHMARKS[name]
+        benchmark.run(
+            rounds=arguments.rounds or benchmark.rounds, seconds=arguments.seconds or benchmark.seconds
+        )
     return 0
 
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.isolation import is_loopback_only
+
 START_SECONDS = 20.0
 
 
@@ -77,16 +79,37 @@ def process(command: Sequence[str], port: int, environment: Mapping[str, str] | 
 @contextlib.contextmanager
 def mosquitto(*settings: str) -> Iterator[int]:
     """Run a Mosquitto with its defaults and these further settings; gives its port."""
+    port = free_port()
+    with _mosquitto(port, settings):
+        yield port
+
+
+@contextlib.contextmanager
+def websocket_mosquitto() -> Iterator[tuple[int, int, int]]:
+    """Run a Mosquitto with a second listener for WebSocket; gives pid, port and the WebSocket's port.
+
+    Raises:
+        RuntimeError: other interfaces than loopback are up, which it would bind too.
+    """
+    if not is_loopback_only():
+        raise RuntimeError("Mosquitto binds a WebSocket listener to all interfaces: give it a namespace")
+    port, websocket_port = free_port(), free_port()
+    settings = [f"listener {websocket_port} 127.0.0.1", "protocol websockets"]
+    with _mosquitto(port, settings) as pid:
+        yield pid, port, websocket_port
+
+
+@contextlib.contextmanager
+def _mosquitto(port: int, settings: Sequence[str]) -> Iterator[int]:
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise RuntimeError("mosquitto is not installed; `make bench` installs it")
-    port = free_port()
     lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "log_type error", *settings]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "mosquitto.conf"
         path.write_text("\n".join(lines) + "\n")
-        with process([program, "-c", str(path)], port):
-            yield port
+        with process([program, "-c", str(path)], port) as pid:
+            yield pid
 
 
 @contextlib.contextmanager
