@@ -1,7 +1,7 @@
 """Deliveries of one topic to many listeners, beside Mosquitto's own WebSocket and nginx's nchan.
 
-Three measurements: a rate that all of them can hold (what does a delivery cost?), a flood that none of them
-need hold (how many get through?), and silence (what does a listener cost?).
+Three measurements: a rate that all of them can hold (what does a delivery cost?), two floods that none of
+them need hold (how many get through?), and silence (what does a listener cost?).
 
 Rules:
 
@@ -40,7 +40,7 @@ LISTENERS: Final = 1000
 IDLE_LISTENERS: Final = 5000
 IDLE_WARM_UP_LISTENERS: Final = 100
 AT_RATE: Final = 20
-FLOOD: Final = 300
+FLOODS: Final = (300, 700)
 AT_RATE_REST_MS: Final = 1
 FLOOD_REST_MS: Final = 5
 OPEN_FILES: Final = 8192
@@ -101,7 +101,7 @@ def run(*, rounds: int, seconds: int) -> None:
         subprocess.run([*prefix, *command], check=True)
 
 
-def measure(*, rounds: int, seconds: int, isolated: bool, flood_rate: int = FLOOD) -> None:
+def measure(*, rounds: int, seconds: int, isolated: bool) -> None:
     """Measure and print, here."""
     allow_open_files(OPEN_FILES)
     starts: dict[str, Callable[[], contextlib.AbstractContextManager[Contestant]]] = {OURS: _tidegate}
@@ -110,21 +110,24 @@ def measure(*, rounds: int, seconds: int, isolated: bool, flood_rate: int = FLOO
     starts[NCHAN] = _nchan
     memory = {name: _idle_bytes(start) for name, start in starts.items()}
     at_rate: dict[str, list[Fanout]] = {name: [] for name in starts}
-    flood: dict[str, list[Fanout]] = {name: [] for name in starts}
+    floods: dict[int, dict[str, list[Fanout]]] = {rate: {name: [] for name in starts} for rate in FLOODS}
     with contextlib.ExitStack() as stack:
         contestants = {name: stack.enter_context(start()) for name, start in starts.items()}
         for _ in range(rounds):
             for name, contestant in contestants.items():
                 with Group(contestant.listen_url, LISTENERS) as group:
                     at_rate[name].append(_load(contestant, group, AT_RATE, seconds, AT_RATE_REST_MS))
-                    flood[name].append(_load(contestant, group, flood_rate, seconds, FLOOD_REST_MS))
-                wait_until_quiet(contestant.pid, at_most_seconds=QUIET_SECONDS)
+                for rate, flood in floods.items():  # new listeners: who is behind has the last flood to read
+                    with Group(contestant.listen_url, LISTENERS) as group:
+                        flood[name].append(_load(contestant, group, rate, seconds, FLOOD_REST_MS))
+                    wait_until_quiet(contestant.pid, at_most_seconds=QUIET_SECONDS)
     asked = f"{LISTENERS:,} listeners of one topic, {PAYLOAD_BYTES}-byte payload"
     length = f"{rounds} rounds of {seconds} s"
     print(f"fanout at rate: {asked}, {AT_RATE} messages a second offered, {length}")
     _print_loads(at_rate, "CPU", lambda each: each.cpu_microseconds)
-    print(f"\nfanout flood: {asked}, {flood_rate} messages a second offered, {length}")
-    _print_loads(flood, "deliveries/s", lambda each: each.deliveries)
+    for rate, flood in floods.items():
+        print(f"\nfanout flood: {asked}, {rate} messages a second offered, {length}")
+        _print_loads(flood, "deliveries/s", lambda each: each.deliveries)
     print(f"\nidle: {IDLE_LISTENERS:,} silent listeners")
     print("| | resident memory a listener, KiB |")
     print("| --- | --- |")
@@ -290,15 +293,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.fanout", description=main.__doc__)
     parser.add_argument("rounds", type=int)
     parser.add_argument("seconds", type=int)
-    parser.add_argument("--flood", type=int, default=FLOOD, help="messages a second of the flood")
     arguments = parser.parse_args()
     isolation.raise_loopback()
-    measure(
-        rounds=arguments.rounds,
-        seconds=arguments.seconds,
-        isolated=isolation.is_loopback_only(),
-        flood_rate=arguments.flood,
-    )
+    measure(rounds=arguments.rounds, seconds=arguments.seconds, isolated=isolation.is_loopback_only())
     return 0
 
 

@@ -31,6 +31,10 @@ PIECE_BYTES: Final = 131_072
 buffer."""
 
 
+FAREWELL_SECONDS: Final = 1.0
+"""How long a reader that takes nothing may keep a bridge that stops."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """The times of a stream, in seconds; None for no bound.
@@ -149,7 +153,9 @@ class Outlet:
             events = listener.take(PIECE_BYTES)
             if events:
                 sending.send({"type": "http.response.body", "body": self._encode(events), "more_body": True})
-        if listener.close_reason is not None and not (listener.is_due or sending.is_blocked):
+        if listener.close_reason is CloseReason.SHUTDOWN and sending.is_blocked:
+            self._loop.call_later(FAREWELL_SECONDS, self.give_up)  # the bridge does not wait for it for long
+        elif listener.close_reason is not None and not (listener.is_due or sending.is_blocked):
             self._end(sending)
 
     def _encode(self, events: list[Event | ControlEvent]) -> bytes:

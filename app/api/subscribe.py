@@ -88,7 +88,8 @@ class SubscribeRoute(RawRoute):
             request = await self._read(scope, receive)
             field = "/topics"
         form = self._forms[preferred(scope["headers"], (EVENT_STREAM, NDJSON)), request.format]
-        last_event_id = request.last_event_id or _last_event_id(scope)
+        # The header first: a browser that connects again repeats the URL of the first time.
+        last_event_id = _last_event_id(scope) or request.last_event_id
         listener, position = await self._subscriptions.open(request, last_event_id, field=field)
         outlet = Outlet(self._hub, listener, form, self._pace(request), self._wheel)
         headers = [

@@ -150,20 +150,23 @@ class Hub:
                 for each in filters:
                     group.create_task(self._filters.attach(each, listener, is_away=is_away))
         except BaseExceptionGroup as failed:
-            self.leave(listener)
+            self._forget(listener)
             first = failed.exceptions[0]
             raise first from None
         except BaseException:
-            self.leave(listener)
+            self._forget(listener)
             raise
 
     def leave(self, listener: Listener) -> None:
         """Remove a listener at once; filters that nobody holds any more are dropped some time later."""
         if listener in self._listeners:
-            self._listeners.discard(listener)
             listener.close(CloseReason.CLIENT_LEFT)
             if listener.is_resumable and listener.close_reason is not None:
                 self.ended[listener.close_reason] += 1
+        self._forget(listener)
+
+    def _forget(self, listener: Listener) -> None:
+        self._listeners.discard(listener)
         self._filters.leave(listener)
 
     def deliver(self, message: Message) -> None:
@@ -245,16 +248,17 @@ class Hub:
         Returns:
             The filters of which nothing is lacking, and the gap that was told, if one was.
         """
+        self._journal.trim()
         held = (self._filters.get(each) for each in listener.own_filters)
         live = [entry for entry in held if entry is not None and entry.is_live and entry.is_remembered]
-        names = [entry.filter for entry in live]
         missed: dict[int, Event] = {}
         complete: set[str] = set()
         reason = "" if len(live) == len(listener.filters) else "not_kept"
         for entry in live:
             self._filters.keep(entry)
             for event in entry.track.after(position.sequence):
-                if first_match(names, event.message.topic) == entry.filter:
+                # of all its filters, also those not followed any more: a copy may have been seen
+                if first_match(listener.own_filters, event.message.topic) == entry.filter:
                     missed[event.sequence] = event
             entry.join(listener, 0, replay=False, confirmed=True)
             if entry.track.lost_connection_at > position.sequence:
@@ -283,6 +287,7 @@ class Hub:
         for listener in over_limit(self._listeners, self._max_pending_bytes):
             listener.discard()
             listener.close(CloseReason.SERVER_LIMIT)
+        self._journal.trim()
         loop = asyncio.get_running_loop()
         self._relief = loop.call_later(RELIEF_SECONDS, self._relieve) if self._listeners else None
 

@@ -170,6 +170,10 @@ class Listener:
 
         The journal bounds them, and not the buffer, so that a client can always catch up.
         """
+        if self._interval_seconds is not None:
+            newest = {each.message.topic: each.sequence for each in events if isinstance(each, Event)}
+            kept = set(newest.values())
+            events = [each for each in events if isinstance(each, ControlEvent) or each.sequence in kept]
         self._replay = events
         self.is_due = bool(events)
 

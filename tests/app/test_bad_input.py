@@ -332,7 +332,7 @@ def test_a_malformed_filter_is_refused(bridge: Bridge, topic: str) -> None:
         ("/v1/topics/a", "DELETE, GET, POST, PUT"),
         ("/v1/topics", "DELETE, GET, POST, PUT"),
         ("/v1/publish", "POST"),
-        ("/v1/subscribe", "GET"),
+        ("/v1/subscribe", "GET, POST"),
         ("/livez", "GET"),
         ("/readyz", "GET"),
     ],

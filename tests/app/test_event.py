@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.api.forms import EventStreamForm, LinesForm
 from app.hub.event import Event, envelope
 from tidegate.message import Message, Properties
 
@@ -78,9 +79,13 @@ def test_the_whole_envelope() -> None:
 )
 def test_nothing_in_a_message_becomes_a_line_of_the_stream(topic: str, payload: bytes) -> None:
     """Whatever topic and payload hold, an event is an id line, a data line and an empty one."""
-    lines = Event(Message(topic, payload), "e-1").sse(0).split(b"\n")
+    event = Event(Message(topic, payload), "01234567", 1)
+    lines = EventStreamForm().encode([event], 0, "01234567", marked=False).split(b"\n")
     assert [line.partition(b":")[0] for line in lines] == [b"id", b"data", b"", b""]
     assert b"\r" not in b"".join(lines)
+    line, *rest = LinesForm().encode([event], 0, "01234567", marked=False).split(b"\n")
+    assert (rest, b"\r" in line) == ([b""], False)
+    assert json.loads(line)["topic"] == topic
 
 
 def test_line_breaks_between_json_tokens_do_not_break_the_stream() -> None:

@@ -120,3 +120,15 @@ async def test_closing_ends_what_waits(upstream: RecordedUpstream) -> None:
     assert len(asyncio.all_tasks()) == 2
     await hub.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_earlier_grace_does_not_end_a_later_one(upstream: RecordedUpstream) -> None:
+    """Who comes back and leaves again has the whole of it once more."""
+    hub = hub_of(upstream)
+    last_event_id = await came_and_left(hub, "a")
+    (earlier,) = hub._filters._abandoned.values()
+    back = await joined(hub, "a", retained=False, last_event_id=last_event_id)
+    assert earlier.cancelled()
+    hub.leave(back)
+    (later,) = hub._filters._abandoned.values()
+    assert not later.cancelled()
