@@ -12,6 +12,12 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+CLOSE_SECONDS: Final = 1.0
+"""How long a close frame may wait for a client that answers no ping."""
+
+NOT_UTF_8: Final = 1007
+"""The status of a close (RFC 6455 §7.4.1)."""
+
 ABORT: Final = "tidegate.abort"
 """The key of the ASGI scope under which a request finds it."""
 
@@ -33,3 +39,19 @@ class AbortableWebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.handshake_complete:
             self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+
+    def keepalive_timeout(self) -> None:
+        """No pong came. The close frame may wait for ever behind what the client does not read."""
+        super().keepalive_timeout()
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is complete. Text that is not UTF-8 is the client's fault, and no error to log."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.conn.send_close(NOT_UTF_8)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
 
 from app.api.forms import LinesForm
 from app.api.models import PublishRequest
@@ -22,7 +22,23 @@ from app.problems import ProblemError, ProblemType, did_you_mean
 from tidegate.message import Message
 from tidegate.reason_codes import describe
 
-FrameId = Annotated[int, Strict()] | Annotated[str, Strict(), Field(max_length=64)]
+MAX_ID: Final = 2**53 - 1
+"""The largest whole number that every reader of JSON has (RFC 8259 §6)."""
+
+MAX_ID_CHARACTERS: Final = 64
+
+
+def _frame_id(value: object) -> object:
+    if isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS:
+        return value
+    if type(value) is int and abs(value) <= MAX_ID:
+        return value
+    raise ValueError(
+        f"it is a whole number, at most {MAX_ID}, or a string of at most {MAX_ID_CHARACTERS} characters"
+    )
+
+
+FrameId = Annotated[int | str, PlainValidator(_frame_id)]
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -68,6 +84,7 @@ _MODELS: Final[dict[str, tuple[type[BaseModel], TypeAdapter[Any]]]] = {
     "publish": (PublishFrame, TypeAdapter(PublishFrame)),
     "ping": (PingFrame, TypeAdapter(PingFrame)),
 }
+_id: Final[TypeAdapter[int | str]] = TypeAdapter(FrameId)
 _lines: Final = LinesForm()
 
 
@@ -83,8 +100,10 @@ def read_frame(text: bytes) -> tuple[Frame | ProblemError, Id | None]:
         return malformed_body(str(error), what="the frame"), None
     if not isinstance(found, dict):
         return ProblemError(ProblemType.INVALID_BODY, "a frame is a JSON object", field=""), None
-    frame_id = found.get("id")
-    known_id = frame_id if isinstance(frame_id, str) or type(frame_id) is int else None
+    try:
+        known_id = _id.validate_python(found.get("id"))
+    except ValidationError:
+        known_id = None
     op = found.get("op")
     if not isinstance(op, str) or op not in _MODELS:
         problem = ProblemError(

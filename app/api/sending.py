@@ -23,10 +23,10 @@ class Sender(Protocol):
     """Whose messages are sent."""
 
     def write(self) -> None:
-        """The connection takes something again."""
+        """The connection takes something again, or never will."""
 
     def give_up(self) -> None:
-        """It took nothing for too long, or sending failed; nothing can be sent any more."""
+        """It took nothing for too long; nothing can be sent any more."""
 
 
 class Sending:
@@ -39,9 +39,10 @@ class Sending:
 
     Attributes:
         is_blocked: nothing may be sent at the moment.
+        has_failed: nothing can be sent any more.
     """
 
-    __slots__ = ("_send", "_sender", "_task", "_timeout_seconds", "is_blocked")
+    __slots__ = ("_send", "_sender", "_task", "_timeout_seconds", "has_failed", "is_blocked")
 
     def __init__(self, send: Send, sender: Sender, *, timeout_seconds: float) -> None:
         self._send = send
@@ -49,6 +50,7 @@ class Sending:
         self._sender = sender
         self._task: asyncio.Task[None] | None = None
         self.is_blocked = False
+        self.has_failed = False
 
     def send(self, message: MutableMapping[str, Any]) -> None:
         """Send an ASGI message; must not be called while blocked."""
@@ -59,7 +61,7 @@ class Sending:
             return
         except Exception:  # what a server raises for a connection that is gone is its own affair
             logger.debug("sending failed", exc_info=True)
-            self.is_blocked = True  # for good: ``receive`` tells the request's task
+            self.is_blocked = self.has_failed = True  # ``receive`` tells the request's task
             return
         self.is_blocked = True
         self._task = asyncio.get_running_loop().create_task(self._finish(_rest(steps, waits_for)))
@@ -74,15 +76,16 @@ class Sending:
             async with asyncio.timeout(self._timeout_seconds):
                 await rest
         except TimeoutError:
+            self.has_failed = True
             self._sender.give_up()
             return
         except Exception:
             logger.debug("sending failed", exc_info=True)
-            self._sender.give_up()
-            return
+            self.has_failed = True
+        else:
+            self.is_blocked = False
         finally:
             self._task = None
-        self.is_blocked = False
         self._sender.write()
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
 
-import orjson
 from starlette.types import Receive, Scope, Send
 
 from app.api.frames import (
@@ -26,13 +25,13 @@ from app.api.frames import (
     UnsubscribeFrame,
     acknowledged_publish,
     acknowledgement,
-    event_frames,
     read_frame,
     refusal_frame,
     socket_frame,
 )
 from app.api.publish_request import message_of
 from app.api.sending import Sending
+from app.api.socket_stream import SocketStream
 from app.api.subscriptions import Subscriptions
 from app.broker.link import BrokerLink
 from app.connections import ABORT
@@ -51,6 +50,13 @@ MAX_PENDING_FRAMES: Final = 100
 PIECE_BYTES: Final = 65_536
 GOING_AWAY: Final = 1001
 """The status of a close that the bridge begins (RFC 6455 §7.4.1)."""
+
+
+class Opening(NamedTuple):
+    """A subscription that the broker has not granted yet."""
+
+    task: asyncio.Task[None]
+    filters: int
 
 
 class Socket:
@@ -78,12 +84,13 @@ class Socket:
         self._opener = subscriptions
         self._settings = settings
         self._streams: dict[Id, SocketStream] = {}
-        self._opening: set[Id] = set()
+        self._opening: dict[Id, Opening] = {}
         self._answers: deque[str] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_closing = False
+        self._has_said_goodbye = False
         self._abort: Any = None
         self._request: asyncio.Task[Any] | None = None
         self.sending: Sending | None = None
@@ -111,8 +118,8 @@ class Socket:
             for stream in self._streams.values():
                 self.hub.leave(stream.listener)
             self.hub.leave(self._listener)
-            for task in self._tasks:
-                task.cancel()
+            for opening in self._opening.values():
+                opening.task.cancel()  # what was to be published is: the client may leave before the answer
             if self.sending is not None:
                 self.sending.cancel()
             reason = self._listener.close_reason
@@ -134,39 +141,62 @@ class Socket:
         elif isinstance(frame, PingFrame):
             self._answer(acknowledgement(frame.id))
         elif isinstance(frame, UnsubscribeFrame):
-            self._unsubscribe(frame)
+            opening = self._opening.get(frame.subscription)
+            if opening is None:
+                self._unsubscribe(frame)
+            else:
+                self._spawn(frame.id, self._unsubscribe_when_open, frame, opening)
         elif isinstance(frame, SubscribeFrame):
-            self._spawn(frame.id, self._subscribe(frame))
+            self._begin_to_subscribe(frame)
         else:
-            self._spawn(frame.id, self._publish(frame, text.encode()))
+            self._spawn(frame.id, self._publish, frame, text.encode())
         await self._has_room.wait()
 
-    async def _subscribe(self, frame: SubscribeFrame) -> None:
+    def _begin_to_subscribe(self, frame: SubscribeFrame) -> None:
+        problem = self._why_not(frame)
+        if problem is not None:
+            self._answer(refusal_frame(frame.id, problem))
+            return
+        task = self._spawn(frame.id, self._subscribe, frame)
+        self._opening[frame.id] = Opening(task, len(frame.topics))
+
+    def _why_not(self, frame: SubscribeFrame) -> ProblemError | None:
+        """What the socket itself has against a subscription; those on their way count like the others."""
         if frame.id in self._streams or frame.id in self._opening:
-            raise ProblemError(
+            return ProblemError(
                 ProblemType.CONFLICT,
                 f"there is a subscription {frame.id!r} already",
                 field="/id",
                 hint="unsubscribe first, or take another id",
             )
         held = sum(len(each.listener.filters) for each in self._streams.values())
+        held += sum(each.filters for each in self._opening.values())
         if held + len(frame.topics) > self._settings.max_filters_per_stream:
-            raise ProblemError(
+            return ProblemError(
                 ProblemType.INVALID_PARAMETER,
                 f"the socket would follow {held + len(frame.topics)} filters; "
                 f"it may follow {self._settings.max_filters_per_stream}",
                 field="/topics",
                 hint="use a filter with a wildcard, or several sockets",
             )
-        self._opening.add(frame.id)
+        return None
+
+    async def _subscribe(self, frame: SubscribeFrame) -> None:
         try:
             listener, position = await self._opener.open(frame, frame.last_event_id, field="/topics")
         finally:
-            self._opening.discard(frame.id)
-        stream = self._streams[frame.id] = SocketStream(self, frame.id, listener)
+            del self._opening[frame.id]
+        assert self.sending is not None
+        stream = self._streams[frame.id] = SocketStream(
+            self.hub, self.sending, frame.id, listener, self._forget
+        )
         # in front of the first message
         self._answer(acknowledgement(frame.id, subscription=frame.id, event_id=str(position)))
         listener.attach(stream)
+
+    async def _unsubscribe_when_open(self, frame: UnsubscribeFrame, opening: Opening) -> None:
+        await asyncio.wait([opening.task])
+        self._unsubscribe(frame)
 
     def _unsubscribe(self, frame: UnsubscribeFrame) -> None:
         stream = self._streams.pop(frame.subscription, None)
@@ -187,24 +217,30 @@ class Socket:
         reason_code = await self._link.publish(message)
         self._answer(acknowledged_publish(frame.id, message, reason_code))
 
-    def _spawn(self, frame_id: Id, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._carry_out(frame_id, work))
+    def _spawn(
+        self, frame_id: Id, work: Callable[..., Awaitable[None]], *arguments: Any
+    ) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._carry_out(frame_id, work, *arguments))
         self._tasks.add(task)
-        if len(self._tasks) >= MAX_PENDING_FRAMES:
-            self._has_room.clear()
+        self._see_whether_there_is_room()
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._make_room()
+        self._see_whether_there_is_room()
 
-    def _make_room(self) -> None:
-        if len(self._tasks) < MAX_PENDING_FRAMES and len(self._answers) < MAX_PENDING_FRAMES:
+    def _see_whether_there_is_room(self) -> None:
+        """Read no more while much is unanswered; once nothing can be answered, read to the end."""
+        is_over = self._is_closing or (self.sending is not None and self.sending.has_failed)
+        if is_over or max(len(self._tasks), len(self._answers)) < MAX_PENDING_FRAMES:
             self._has_room.set()
+        else:
+            self._has_room.clear()
 
-    async def _carry_out(self, frame_id: Id, work: Coroutine[Any, Any, None]) -> None:
+    async def _carry_out(self, frame_id: Id, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
-            await work
+            await work(*arguments)
         except ProblemError as problem:
             self._answer(refusal_frame(frame_id, problem))
         except MQTTError as error:
@@ -220,8 +256,6 @@ class Socket:
 
     def _answer(self, text: str) -> None:
         self._answers.append(text)
-        if len(self._answers) >= MAX_PENDING_FRAMES:
-            self._has_room.clear()
         self._write_answers()
 
     def _write_answers(self) -> None:
@@ -230,7 +264,7 @@ class Socket:
             return
         while self._answers and not sending.is_blocked:
             sending.send({"type": "websocket.send", "text": self._answers.popleft()})
-        self._make_room()
+        self._see_whether_there_is_room()
 
     def schedule(self) -> None:
         """Have the socket's own events written."""
@@ -254,14 +288,16 @@ class Socket:
 
     def _say_goodbye(self, reason: CloseReason) -> None:
         assert self.sending is not None
-        self._answers.append(socket_frame(reason.event()))
+        if not self._has_said_goodbye:
+            self._has_said_goodbye = True
+            self._answers.append(socket_frame(reason.event()))
         self._write_answers()
         if self.sending.is_blocked:
             return
         self._is_closing = True
         self.sending.send({"type": "websocket.close", "code": GOING_AWAY, "reason": reason.reason})
 
-    def forget(self, frame_id: Id) -> None:
+    def _forget(self, frame_id: Id) -> None:
         """A subscription ended by itself."""
         self._streams.pop(frame_id, None)
 
@@ -269,68 +305,8 @@ class Socket:
         """The client takes nothing."""
         self._listener.close(CloseReason.TOO_SLOW)
         self._is_closing = True
+        self._has_room.set()
         if self._abort is not None:
             self._abort()
         elif self._request is not None:
             self._request.cancel()
-
-
-class SocketStream:
-    """One subscription of a socket.
-
-    Args:
-        socket: the socket.
-        frame_id: the id of the frame that asked for it.
-        listener: its listener, which has joined.
-    """
-
-    def __init__(self, socket: Socket, frame_id: Id, listener: Listener) -> None:
-        self.listener = listener
-        self._socket = socket
-        self._id = frame_id
-        self._id_json = orjson.dumps(frame_id)
-        self._frames: deque[str] = deque()
-        self._has_ended = False
-
-    def schedule(self) -> None:
-        """Have the listener written in its turn."""
-        self._socket.hub.flusher.add(self)
-
-    def write(self) -> None:
-        """Write what is pending, as far as the connection takes it."""
-        sending = self._socket.sending
-        listener = self.listener
-        if sending is None or self._has_ended:
-            return
-        while not sending.is_blocked:
-            if not self._frames:
-                if not listener.is_due:
-                    break
-                self._take()
-            if self._frames:
-                sending.send({"type": "websocket.send", "text": self._frames.popleft()})
-        reason = listener.close_reason
-        if reason is not None and not (listener.is_due or self._frames or sending.is_blocked):
-            self.end()
-            self._socket.forget(self._id)
-            farewell = reason.event()
-            frames = event_frames(self._id_json, [farewell], 0, "", marked=False)
-            sending.send({"type": "websocket.send", "text": frames[0]})
-
-    def end(self) -> None:
-        """Leave the hub."""
-        self._has_ended = True
-        self._socket.hub.leave(self.listener)
-
-    def _take(self) -> None:
-        listener = self.listener
-        # the socket tells of the broker, once for all its subscriptions
-        events = [
-            event
-            for event in listener.take(PIECE_BYTES)
-            if not (isinstance(event, ControlEvent) and event.name == "broker")
-        ]
-        marked = listener.lacks_retained
-        self._frames.extend(
-            event_frames(self._id_json, events, listener.qos, self._socket.hub.epoch, marked=marked)
-        )
