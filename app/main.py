@@ -12,7 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, exceptions, headers, health
+from app.api import console, exceptions, headers, health, status
 from app.api.body import BodyReader
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
@@ -77,6 +77,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub))
+    app.include_router(status.create_router(link, hub))
     app.include_router(console.router)
     topics = TopicsRoute(
         link,

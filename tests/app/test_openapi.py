@@ -27,6 +27,7 @@ OPERATIONS = {
     "subscribe": ("get", "/v1/subscribe"),
     "subscribe_by_body": ("post", "/v1/subscribe"),
     "open_websocket": ("get", "/v1/ws"),
+    "get_status": ("get", "/v1/status"),
     "get_livez": ("get", "/livez"),
     "get_readyz": ("get", "/readyz"),
 }

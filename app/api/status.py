@@ -1,0 +1,136 @@
+"""``GET /v1/status``: the connection to the broker, what it negotiated, and who follows what."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from app.broker.link import BrokerLink
+from app.hub.hub import Hub
+from app.problems import ProblemType, documented
+
+MAX_SUBSCRIPTIONS: Final = 1000
+
+
+class BrokerLimitsStatus(BaseModel):
+    """What the broker said in CONNACK (MQTT 5 §3.2.2.3)."""
+
+    mqtt_version: str = Field(description="`5` or `3.1.1`.", examples=["5"])
+    receive_maximum: int = Field(description="Messages of QoS 1 and 2 that may be in flight.", examples=[20])
+    maximum_qos: int = Field(description="The highest quality of service.", examples=[2])
+    maximum_packet_size: int | None = Field(description="In bytes; null for no limit.", examples=[268435455])
+    retain_available: bool = Field(description="Whether messages can be retained.")
+    wildcard_available: bool = Field(description="Whether filters may have wildcards.")
+    shared_available: bool = Field(description="Whether `$share` may be subscribed to.")
+    subscription_identifiers_available: bool = Field(
+        description="Whether copies tell for which subscription they were sent."
+    )
+    session_present: bool = Field(description="Whether the broker had kept the session.")
+
+
+class BrokerStatus(BaseModel):
+    """The connection to the broker."""
+
+    state: str = Field(
+        description="`connecting`, `connected`, `disconnected` or `closed`.", examples=["connected"]
+    )
+    address: str = Field(description="Host and port.", examples=["localhost:1883"])
+    last_round_trip_seconds_ago: float | None = Field(
+        description="The age of the last proven round trip; null without a connection.", examples=[0.8]
+    )
+    last_error: str | None = Field(description="Why there is no connection, in words.", examples=[None])
+    in_flight: int = Field(description="Messages sent and not acknowledged.", examples=[3])
+    waiting: int = Field(description="Messages that wait for the broker.", examples=[0])
+    limits: BrokerLimitsStatus | None = Field(description="Null without a connection.")
+
+
+class StreamsStatus(BaseModel):
+    """The streams of this bridge."""
+
+    open: int = Field(description="How many are open, WebSockets and each of their subscriptions included.")
+    ended: dict[str, int] = Field(
+        description="How many ended since the start, for each reason.", examples=[{"client_left": 12}]
+    )
+    kept_messages: int = Field(description="Messages that the journal keeps for clients that come back.")
+
+
+class SubscriptionStatus(BaseModel):
+    """One filter that the bridge holds at the broker."""
+
+    filter: str = Field(description="The topic filter.", examples=["sensors/#"])
+    qos: int = Field(description="The quality of service granted.", examples=[1])
+    listeners: int = Field(description="How many streams follow it; 0 where it is kept for one that left.")
+
+
+class Status(BaseModel):
+    """Where a bridge stands."""
+
+    version: str = Field(description="The bridge's version.", examples=["0.1.0"])
+    broker: BrokerStatus
+    streams: StreamsStatus
+    subscriptions: list[SubscriptionStatus] = Field(
+        description=f"The filters held at the broker, at most {MAX_SUBSCRIPTIONS} of them."
+    )
+    subscriptions_total: int = Field(description="How many there are.")
+
+
+def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
+    """The call, for one broker link and its hub."""
+    router = APIRouter(tags=["status"])
+
+    @router.get(
+        "/v1/status",
+        operation_id="get_status",
+        summary="Where does the bridge stand?",
+        responses=documented(ProblemType.UNKNOWN_PARAMETER),
+    )
+    async def get_status(response: Response) -> Status:
+        """Answers whatever the broker does; for probes there are `/livez` and `/readyz`."""
+        response.headers["Cache-Control"] = "no-store"
+        held = hub.subscriptions
+        return Status(
+            version=version("tidegate-bridge"),
+            broker=_broker(link),
+            streams=StreamsStatus(
+                open=hub.listeners,
+                ended={reason.reason: count for reason, count in hub.ended.items()},
+                kept_messages=len(hub.journal),
+            ),
+            subscriptions=[
+                SubscriptionStatus(filter=name, qos=qos, listeners=listeners)
+                for name, qos, listeners in held[:MAX_SUBSCRIPTIONS]
+            ],
+            subscriptions_total=len(held),
+        )
+
+    return router
+
+
+def _broker(link: BrokerLink) -> BrokerStatus:
+    session = link.session
+    limits = session.limits
+    error = session.last_error
+    return BrokerStatus(
+        state=session.state.value,
+        address=session.address,
+        last_round_trip_seconds_ago=session.last_round_trip_seconds_ago,
+        last_error=None if error is None else str(error),
+        in_flight=session.in_flight,
+        waiting=session.waiting,
+        limits=None
+        if limits is None
+        else BrokerLimitsStatus(
+            mqtt_version="5" if limits.protocol_version == 5 else "3.1.1",
+            receive_maximum=limits.receive_maximum,
+            maximum_qos=limits.maximum_qos,
+            maximum_packet_size=limits.maximum_packet_size,
+            retain_available=limits.retain_available,
+            wildcard_available=limits.wildcard_available,
+            shared_available=limits.shared_available,
+            subscription_identifiers_available=limits.subscription_identifiers_available,
+            session_present=limits.session_present,
+        ),
+    )

@@ -1,0 +1,48 @@
+"""``/v1/status`` against a real broker that comes and goes."""
+
+from __future__ import annotations
+
+from tests.support.bridge import running_bridge, wait_until
+from tests.support.mosquitto import Mosquitto
+from tests.support.sse import following
+
+
+def test_the_status_tells_the_broker_the_streams_and_the_filters(mosquitto: Mosquitto) -> None:
+    """Address, version, limits; open streams and those that ended; filters with QoS and listeners."""
+    with running_bridge(mosquitto.url) as bridge:
+        with following(bridge, "status/#", "status/a", qos="2"), following(bridge, "status/a"):
+            found = bridge.client.get("/v1/status").json()
+        assert found["broker"]["state"] == "connected"
+        assert found["broker"]["address"] == f"127.0.0.1:{mosquitto.port}"
+        assert found["broker"]["last_error"] is None
+        assert found["broker"]["last_round_trip_seconds_ago"] >= 0
+        assert found["broker"]["limits"]["mqtt_version"] == "5"
+        assert found["broker"]["limits"]["receive_maximum"] == 20
+        assert found["streams"]["open"] == 2
+        assert found["subscriptions_total"] == 2
+        assert sorted(found["subscriptions"], key=lambda each: str(each["filter"])) == [
+            {"filter": "status/#", "qos": 2, "listeners": 1},
+            {"filter": "status/a", "qos": 2, "listeners": 2},
+        ]
+        wait_until(lambda: bridge.client.get("/v1/status").json()["streams"]["ended"] == {"client_left": 2})
+
+
+def test_the_status_answers_without_a_broker(fresh_mosquitto: Mosquitto) -> None:
+    """The reason stands in words, and no password with it."""
+    with running_bridge(fresh_mosquitto.url.replace("//", "//user:secret@")) as bridge:
+        fresh_mosquitto.kill()
+        wait_until(lambda: bridge.client.get("/v1/status").json()["broker"]["state"] == "disconnected")
+        answer = bridge.client.get("/v1/status")
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        broker = answer.json()["broker"]
+        assert broker["limits"] is None
+        assert broker["last_round_trip_seconds_ago"] is None
+        assert broker["last_error"]
+        assert "secret" not in answer.text
+
+
+def test_an_unknown_parameter_is_refused(mosquitto: Mosquitto) -> None:
+    """Like everywhere else."""
+    with running_bridge(mosquitto.url) as bridge:
+        assert bridge.client.get("/v1/status?verbose=1").status_code == 400
