@@ -13,7 +13,18 @@ from app import console
 STATIC: Final = Path(console.__file__).parent / "static"
 MEDIA_TYPES: Final = {
     "console.css": "text/css",
-    "console.js": "text/javascript",
+    **dict.fromkeys(
+        (
+            "details.js",
+            "feed.js",
+            "format.js",
+            "main.js",
+            "publish.js",
+            "topics.js",
+            "tree.js",
+        ),
+        "text/javascript",
+    ),
     "icon.svg": "image/svg+xml",
 }
 POLICY: Final = (

@@ -57,9 +57,9 @@ class Bridge:
         app: the application.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, port: int = 0) -> None:
         self.app = app
-        self._socket = listen(LOOPBACK, 0)
+        self._socket = listen(LOOPBACK, port)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=REQUEST_SECONDS, trust_env=False)
@@ -129,6 +129,7 @@ def running_bridge(
     connect: Connect | None = None,
     prepare: Callable[[FastAPI], None] | None = None,
     wait_until_ready: bool = True,
+    port: int = 0,
     **settings: Any,
 ) -> Iterator[Bridge]:
     """Run a bridge.
@@ -138,13 +139,14 @@ def running_bridge(
         connect: what opens connections to the broker; the default client where it is left out.
         prepare: done to the application before it serves, such as adding a route.
         wait_until_ready: wait until the broker answers; without it the bridge just serves.
+        port: where to listen on 127.0.0.1; any free port where it is left out.
         settings: any field of ``Settings``.
     """
     chosen = Settings(broker_url=broker_url, **settings)
     app = create_app(chosen, connect=connect)
     if prepare is not None:
         prepare(app)
-    bridge = Bridge(app, chosen)
+    bridge = Bridge(app, chosen, port)
     try:
         bridge.start()
         if wait_until_ready:

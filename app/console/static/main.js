@@ -1,0 +1,262 @@
+/** Puts the parts of the console together. */
+
+import { Details } from "./details.js";
+import { Feed } from "./feed.js";
+import { clearRetained, preparePublishing } from "./publish.js";
+import { Topics } from "./topics.js";
+import { Tree } from "./tree.js";
+
+const DRAW_MS = 200;
+const STATUS_MS = 5_000;
+const MAX_LOG = 200;
+/** Messages kept while paused; beyond it the oldest go, and are counted. */
+const MAX_HELD = 20_000;
+
+const get = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
+
+const topics = new Topics();
+const feed = new Feed();
+const details = new Details(get);
+const tree = new Tree(get("tree"), get("rows"), topics, (level) => {
+  details.show(level);
+  remember();
+});
+/** @type {string[] | null} */
+let held = null;
+let dropped = 0;
+let isDue = false;
+
+feed.addEventListener("message", (event) => {
+  const data = /** @type {CustomEvent} */ (event).detail;
+  if (held === null) topics.take(data);
+  else if (held.push(data) > MAX_HELD) {
+    held.shift();
+    dropped += 1;
+  }
+  drawSoon();
+});
+feed.addEventListener("control", (event) => onControl(/** @type {CustomEvent} */ (event).detail));
+feed.addEventListener("thinned", () => {
+  note("Very many messages: from now on the newest of each topic, four times a second.");
+  log("many messages; now the newest of each topic alone");
+});
+feed.addEventListener("state", (event) => {
+  const { state, text } = /** @type {CustomEvent} */ (event).detail;
+  const shown = get("stream-state");
+  if (shown.textContent !== text) log(`stream: ${text}`);
+  shown.dataset.state = state;
+  shown.textContent = text;
+  if (state === "live") note("");
+});
+
+/** @param {{ name: string, facts: Record<string, unknown> }} event */
+function onControl({ name, facts }) {
+  if (name === "refused") {
+    note([`${facts.title}: ${facts.detail}`, facts.hint].filter(Boolean).join(" — "));
+    log(`refused: ${facts.detail}`);
+    return;
+  }
+  log(`${name}: ${Object.entries(facts).map(([key, value]) => `${key} ${value}`).join(", ")}`);
+  if (name === "gap") topics.markStale();
+  if (name === "broker") tellBroker(facts.state === "up", facts.state === "up" ? "broker connected" : "broker away");
+  drawSoon();
+}
+
+// Drawing: seldom, and only when there is something new.
+
+function drawSoon() {
+  if (isDue) return;
+  isDue = true;
+  setTimeout(() => requestAnimationFrame(draw), DRAW_MS);
+}
+
+function draw() {
+  isDue = false;
+  get("empty").hidden = topics.topics > 0;
+  get("tree").hidden = topics.topics === 0;
+  tree.draw();
+  details.draw();
+  get("summary").textContent = summary();
+}
+
+function summary() {
+  const count = (/** @type {number} */ number, /** @type {string} */ word) =>
+    `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+  const parts = [count(topics.messages, "message"), count(topics.topics, "topic")];
+  if (topics.ignored) parts.push(`${count(topics.ignored, "message")} of further topics not shown`);
+  if (held) parts.push(`paused, ${count(held.length, "message")} waiting`);
+  if (dropped) parts.push(`${count(dropped, "message")} let go while paused`);
+  return topics.messages || held ? `${parts.join(", ")}.` : "No messages yet.";
+}
+
+/** @param {string} text */
+function note(text) {
+  get("notice").textContent = text;
+  get("notice").hidden = text === "";
+}
+
+/** @param {string} text */
+function log(text) {
+  const item = document.createElement("li");
+  const time = document.createElement("time");
+  time.textContent = new Date().toLocaleTimeString();
+  item.append(time, " ", text);
+  const list = get("log");
+  list.prepend(item);
+  while (list.children.length > MAX_LOG) list.lastElementChild?.remove();
+}
+
+// Filters.
+
+/** @param {string[]} filters */
+function follow(filters) {
+  feed.follow(filters);
+  get("chips").replaceChildren(
+    ...feed.filters.map((filter) => {
+      const chip = document.createElement("li");
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "×";
+      button.setAttribute("aria-label", `Stop following ${filter}`);
+      button.addEventListener("click", () => follow(feed.filters.filter((each) => each !== filter)));
+      const name = document.createElement("code");
+      name.textContent = filter;
+      chip.append(name, button);
+      return chip;
+    }),
+  );
+  remember();
+}
+
+/** The filters and the topic shown stand in the address, so that a reload or a link keeps them. */
+function remember() {
+  const state = new URLSearchParams(feed.filters.map((filter) => ["filter", filter]));
+  if (details.level !== null) state.set("topic", details.level.path);
+  history.replaceState(null, "", state.size ? `#${state}` : location.pathname + location.search);
+}
+
+get("follow").addEventListener("submit", (event) => {
+  event.preventDefault();
+  follow([...feed.filters, input("filter").value]);
+});
+
+// Buttons.
+
+function togglePause() {
+  const isPaused = held === null;
+  if (held === null) {
+    held = [];
+  } else {
+    const waiting = held;
+    held = null;
+    for (const data of waiting) topics.take(data);
+  }
+  get("pause").setAttribute("aria-pressed", String(isPaused));
+  get("pause").textContent = isPaused ? "Go on" : "Pause";
+  drawSoon();
+}
+
+get("pause").addEventListener("click", togglePause);
+get("expand").addEventListener("click", () => tree.openAll(true));
+get("collapse").addEventListener("click", () => tree.openAll(false));
+get("clear").addEventListener("click", () => {
+  topics.clear();
+  details.show(null);
+  dropped = 0;
+  drawSoon();
+});
+get("close").addEventListener("click", remember);
+get("use").addEventListener("click", () => {
+  if (details.level === null) return;
+  input("topic").value = details.level.path;
+  input("payload").value = details.level.latest?.encoding === "base64" ? "" : (details.level.latest?.text ?? "");
+  input("payload").focus();
+});
+get("forget").addEventListener("click", () => {
+  const topic = details.level?.path;
+  if (topic !== undefined && confirm(`Clear what the broker keeps for ${topic}?`)) clearRetained(topic, get("outcome"));
+});
+for (const name of ["input", "search"]) {
+  // Escape empties the field without an `input` event.
+  input("search").addEventListener(name, () => tree.search(input("search").value));
+}
+preparePublishing(/** @type {HTMLFormElement} */ (get("publish")), get("outcome"));
+
+// Keys.
+
+const keys = /** @type {HTMLDialogElement} */ (get("keys"));
+get("help").addEventListener("click", () => keys.showModal());
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
+  if (event.key === "Escape" && !keys.open) {
+    if (isTyping) /** @type {HTMLElement} */ (event.target).blur();
+    else if (details.level !== null) details.show(null);
+    return;
+  }
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
+  /** @type {Record<string, () => void>} */
+  const actions = {
+    "/": () => input("search").focus(),
+    f: () => input("filter").select(),
+    p: togglePause,
+    "?": () => keys.showModal(),
+  };
+  const action = actions[event.key];
+  if (action === undefined) return;
+  event.preventDefault();
+  action();
+});
+
+// The broker.
+
+/**
+ * @param {boolean} isUp
+ * @param {string} text
+ */
+function tellBroker(isUp, text) {
+  get("broker-state").dataset.state = isUp ? "live" : "failed";
+  if (get("broker-state").textContent !== text) get("broker-state").textContent = text;
+}
+
+async function lookAtBroker() {
+  try {
+    const { broker } = await (await fetch("v1/status")).json();
+    const isUp = broker.state === "connected";
+    tellBroker(isUp, isUp ? `broker ${broker.address}, MQTT ${broker.limits?.mqtt_version ?? ""}` : `broker away: ${broker.last_error ?? broker.state}`);
+  } catch {
+    tellBroker(false, "the bridge does not answer");
+  }
+}
+
+setInterval(lookAtBroker, STATUS_MS);
+setInterval(() => {
+  feed.tick();
+  get("rate").textContent = `${feed.rate.toLocaleString("en")}/s`;
+  if (topics.topics && !document.hidden) tree.draw(); // ages grow
+}, 1000);
+
+// The beginning.
+
+get("try").textContent = [
+  `curl --data 21.5 '${location.origin}/v1/topics/sensors/kitchen/temperature'`,
+  `curl --data '{"celsius": 19}' '${location.origin}/v1/topics/sensors/hall/temperature?retain=true'`,
+  `curl --no-buffer '${location.origin}/v1/subscribe?topic=%23'`,
+].join("\n");
+const remembered = new URLSearchParams(location.hash.slice(1));
+const filters = [...remembered.getAll("filter"), ...new URLSearchParams(location.search).getAll("topic")];
+if (filters.length) follow(filters);
+const wanted = remembered.get("topic");
+if (wanted !== null) {
+  const showWanted = () => {
+    const level = topics.find(wanted);
+    if (level?.latest) {
+      tree.selected = wanted;
+      details.show(level);
+      feed.removeEventListener("message", showWanted);
+    }
+  };
+  feed.addEventListener("message", showWanted);
+}
+lookAtBroker();
+draw();
