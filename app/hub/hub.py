@@ -252,8 +252,9 @@ class Hub:
         held = (self._filters.get(each) for each in listener.own_filters)
         live = [entry for entry in held if entry is not None and entry.is_live and entry.is_remembered]
         missed: dict[int, Event] = {}
+        lacking = set(listener.filters)
         complete: set[str] = set()
-        reason = "" if len(live) == len(listener.filters) else "not_kept"
+        reason = ""
         for entry in live:
             self._filters.keep(entry)
             for event in entry.track.after(position.sequence):
@@ -263,14 +264,15 @@ class Hub:
             entry.join(listener, 0, replay=False, confirmed=True)
             if entry.track.lost_connection_at > position.sequence:
                 reason = "broker_connection"
-            elif entry.track.begins_after > position.sequence:
-                reason = reason or "not_kept"
-            elif listener.qos <= entry.qos and not (position.lacks_retained and listener.retained):
-                complete.add(entry.filter)
+            elif entry.track.begins_after <= position.sequence:
+                lacking.discard(entry.filter)
+                if listener.qos <= entry.qos and not (position.lacks_retained and listener.retained):
+                    complete.add(entry.filter)
         events: list[Event | ControlEvent] = [missed[sequence] for sequence in sorted(missed)]
         gap: ControlEvent | None = None
-        if reason:
-            gap = ControlEvent("gap", {"reason": reason, "last_event_id": str(position)})
+        if lacking:
+            facts = {"reason": reason or "not_kept", "last_event_id": str(position)}
+            gap = ControlEvent("gap", {**facts, "filters": sorted(lacking)})
             gap.sequence = events[0].sequence - 1 if events else 0
             events.insert(0, gap)
         if self._broker_is_away:

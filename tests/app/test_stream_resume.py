@@ -277,7 +277,9 @@ def test_what_the_journal_no_longer_has_is_a_gap(mosquitto: Mosquitto) -> None:
         with RawStream(bridge.port, "resume/bounded", last_event_id=first.last_event_id) as back:
             assert back.read_messages(5) == [6, 7, 8, 9, 10]
             assert back.events[0].name == "gap"
-            assert back.named("gap") == [{"reason": "not_kept", "last_event_id": first.last_event_id}]
+            assert back.named("gap") == [
+                {"reason": "not_kept", "last_event_id": first.last_event_id, "filters": ["resume/bounded"]}
+            ]
 
 
 def test_several_clients_come_back_each_to_its_own_place(bridge: Bridge) -> None:

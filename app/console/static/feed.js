@@ -31,6 +31,8 @@ export class Feed extends EventTarget {
 
   /** Messages of the last whole second. */
   rate = 0;
+  /** The filters that were not followed before the last change. @type {string[]} */
+  added = [];
 
   get filters() {
     return this.#filters;
@@ -41,8 +43,11 @@ export class Feed extends EventTarget {
    * @param {string[]} filters
    */
   follow(filters) {
+    const before = this.#filters;
     this.#filters = [...new Set(filters)];
-    this.#lastEventId = "";
+    this.added = this.#filters.filter((filter) => !before.includes(filter));
+    // With the last id the filters that stay have no hole; of a new one the bridge says that it has a gap.
+    if (!this.#filters.some((filter) => before.includes(filter))) this.#lastEventId = "";
     this.#isThinned = false;
     this.#isOver = false;
     this.#waitMs = FIRST_WAIT_MS;

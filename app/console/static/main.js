@@ -58,7 +58,9 @@ function onControl({ name, facts }) {
     return;
   }
   log(`${name}: ${Object.entries(facts).map(([key, value]) => `${key} ${value}`).join(", ")}`);
-  if (name === "gap") topics.markStale();
+  // A filter that was just added has a gap by nature: nothing of it is on the page that could be stale.
+  const isNew = Array.isArray(facts.filters) && facts.filters.every((filter) => feed.added.includes(filter));
+  if (name === "gap" && !isNew) topics.markStale();
   if (name === "broker") tellBroker(facts.state === "up", facts.state === "up" ? "broker connected" : "broker away");
   drawSoon();
 }
