@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,27 +12,17 @@ from typing import Final
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from app.api import console
 from tests.support.bridge import Bridge, running_bridge, wait_until
+from tests.support.browser import running_browser
 from tests.support.mosquitto import Mosquitto
 from tests.support.sse import following
 from tidegate.connection import ConnectOptions
 from tidegate.message import Message
 from tidegate.session import Session
 
-CHROMIUM: Final = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS: Final = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 MILLISECONDS: Final = 20_000
 HOSTILE: Final = '<img src=x onerror="document.title=\'run\'"><script>document.title="run"</script>'
 
@@ -41,10 +30,8 @@ HOSTILE: Final = '<img src=x onerror="document.title=\'run\'"><script>document.t
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for all tests."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
