@@ -400,7 +400,8 @@ class AiomqttConnection(aiomqtt.Client):
             sock.close()
             raise OSError("the connection attempt was given up")
         # Small packets that wait for an acknowledgement of the one before cost 40 ms each.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain = getattr(sock, "_socket", sock)  # paho's WebSocket has it inside
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super()._on_socket_open(client, userdata, sock)
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
