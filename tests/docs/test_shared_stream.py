@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -32,13 +33,19 @@ JOIN: Final = """async ([filters, qos]) => {
   const { SharedStream } = await import("/shared/shared-stream.js");
   window.seen = [];
   window.gaps = [];
+  window.told = [];
   window.stream = new SharedStream("/v1/subscribe", filters, { qos });
   window.stream.addEventListener("message", ({ detail }) => window.seen.push(detail));
   window.stream.addEventListener("gap", ({ detail }) => window.gaps.push(detail));
+  const note = (type, key) =>
+    window.stream.addEventListener(type, ({ detail }) => window.told.push(`${type} ${detail[key]}`));
+  note("broker", "state");
+  note("gap", "reason");
+  note("close", "reason");
 }"""
-MATCH: Final = """async (pairs) => {
-  const { matches } = await import("/shared/shared-stream.js");
-  return pairs.map(([filter, topic]) => matches(filter, topic));
+COMPARE: Final = """async ([name, pairs]) => {
+  const module = await import("/shared/shared-stream.js");
+  return pairs.map(([one, other]) => module[name](one, other));
 }"""
 REPEAT: Final = """(mark) => {
   const { id, current, ...detail } = window.seen[0];
@@ -77,13 +84,14 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+def mount(app: FastAPI) -> None:
+    """Serve the sample too."""
+    app.mount("/shared", WithPolicy(SAMPLE))
+
+
 @pytest.fixture
 def bridge(mosquitto: Mosquitto) -> Iterator[Bridge]:
     """A bridge for one test, which also serves the sample."""
-
-    def mount(app: FastAPI) -> None:
-        app.mount("/shared", WithPolicy(SAMPLE))
-
     with running_bridge(mosquitto.url, prepare=mount) as bridge:
         yield bridge
 
@@ -131,6 +139,11 @@ def wait_for(page: Page, payload: object) -> None:
     """Wait until a tab has seen a payload."""
     # Page.wait_for_function evaluates a string, which the policy forbids.
     wait_until(lambda: payload in payloads(page), SECONDS)
+
+
+def wait_until_told(page: Page, control: str) -> None:
+    """Wait until a tab has heard a control event."""
+    wait_until(lambda: control in page.evaluate("window.told"), SECONDS)
 
 
 def publish(bridge: Bridge, topic: str, payload: object, *, retain: bool = False) -> None:
@@ -229,8 +242,23 @@ def test_a_quiet_stream_is_handed_over_too(context: BrowserContext, bridge: Brid
     assert [] == second.evaluate("window.gaps")
 
 
+def test_the_next_leader_begins_after_the_last_message(context: BrowserContext, bridge: Bridge) -> None:
+    """The bridge is asked for what came after the last message heard, not for all that the tab ever saw."""
+    first = join(context, bridge, "shared/position/#")
+    second = join(context, bridge, "shared/position/#")
+    for payload in (1, 2):
+        publish(bridge, "shared/position/a", payload)
+    wait_for(second, 2)
+    with context.expect_event("request", lambda request: "/v1/subscribe" in request.url) as asked:
+        first.close()
+    wait_until(lambda: roles([second]) == ["leader"], SECONDS)
+    position = parse_qs(urlsplit(asked.value.url).query)["last_event_id"]
+    assert second.evaluate("window.seen.map(({ id }) => id)")[-1:] == position
+
+
 def test_a_newcomer_gets_current_values(context: BrowserContext, bridge: Bridge) -> None:
     """A tab that comes later is told the newest value of each topic that it follows, and nothing else."""
+    publish(bridge, "shared/current/kept", 0, retain=True)
     first = join(context, bridge, "shared/current/#")
     for payload in (1, 2, 3):
         publish(bridge, "shared/current/a", payload)
@@ -238,30 +266,94 @@ def test_a_newcomer_gets_current_values(context: BrowserContext, bridge: Bridge)
     wait_for(first, 4)
     newcomer = join(context, bridge, "shared/current/#")
     wait_for(newcomer, 4)
-    assert [(3, True), (4, True)] == [
+    assert [(0, True), (3, True), (4, True)] == [
         (each["payload"], each["current"]) for each in newcomer.evaluate("window.seen")
     ]
     publish(bridge, "shared/current/a", 5)
     wait_for(newcomer, 5)
-    assert [3, 4, 5] == payloads(newcomer)
-    assert [1, 2, 3, 4, 5] == payloads(first)
+    assert [0, 3, 4, 5] == payloads(newcomer)
+    assert [0, 1, 2, 3, 4, 5] == payloads(first)
 
 
 def test_new_filters_are_added_to_the_stream(context: BrowserContext, bridge: Bridge) -> None:
-    """Tabs see what their own filters match; a filter that is new brings its retained messages, and a gap."""
+    """Tabs see what their own filters match; a filter that is new brings what is retained, and its gap."""
     publish(bridge, "shared/own/b/kept", "kept", retain=True)
     first = join(context, bridge, "shared/own/a/+")
     second = join(context, bridge, "shared/own/b/#")
     wait_for(second, "kept")
-    wait_until(lambda: bool(first.evaluate("window.gaps.length > 0")), SECONDS)
-    assert ["not_kept"] == first.evaluate("window.gaps.map(({ reason }) => reason)")
+    assert ["gap not_kept"] == second.evaluate("window.told")
     for topic in ("a/x", "b/x", "c", "a/end", "b/end"):
         publish(bridge, f"shared/own/{topic}", topic)
     wait_for(first, "a/end")
     wait_for(second, "b/end")
     assert ["a/x", "a/end"] == payloads(first)
     assert ["kept", "b/x", "b/end"] == payloads(second)
+    assert [] == first.evaluate("window.told")
     assert 1 == bridge.app.state.hub.listeners
+
+
+def test_a_stream_is_open_when_it_has_a_tabs_filters(context: BrowserContext, bridge: Bridge) -> None:
+    """A tab with other filters is not told that the stream is open before it is open with those."""
+    join(context, bridge, "shared/early/a")
+    for name in ("b", "c", "d"):
+        page = join(context, bridge, f"shared/early/{name}")
+        assert f"shared/early/{name}" in bridge.app.state.hub.filters
+        publish(bridge, f"shared/early/{name}", name)
+        wait_for(page, name)
+
+
+def test_a_gap_is_told_to_whom_it_may_concern(context: BrowserContext, bridge: Bridge) -> None:
+    """What comes while an overlapping filter is added may be lost, and is told; a tab apart hears nothing."""
+    wide = join(context, bridge, "shared/gap/#")
+    apart = join(context, bridge, "shared/apart/c")
+    publish(bridge, "shared/gap/b", "before")
+    wait_for(wide, "before")
+
+    def publish_first(route: Route) -> None:
+        publish(bridge, "shared/gap/b", "meanwhile")
+        route.continue_()
+
+    context.route("**/v1/subscribe*", publish_first)
+    crossing = join(context, bridge, "shared/+/b")
+    context.unroute("**/v1/subscribe*")
+    for page, topic in ((wide, "gap/b"), (apart, "apart/c"), (crossing, "gap/b")):
+        publish(bridge, f"shared/{topic}", "after")
+        wait_for(page, "after")
+    gaps = [page.evaluate("window.gaps.map(({ filters }) => filters)") for page in (wide, apart, crossing)]
+    assert [["shared/apart/c"]] == gaps[1]
+    assert 1 == len(gaps[0])
+    assert gaps[0] == gaps[2]
+    assert "shared/+/b" in gaps[0][0]
+
+
+def test_a_lost_broker_is_told_to_every_tab(context: BrowserContext) -> None:
+    """Each tab hears once that the broker went, came back, and what may be missing."""
+    with Mosquitto() as broker, running_bridge(broker.url, prepare=mount) as bridge:
+        pages = [join(context, bridge, "shared/broker/#") for _ in range(2)]
+        broker.stop()
+        for page in pages:
+            wait_until_told(page, "broker down")
+        broker.start()
+        for page in pages:
+            wait_until_told(page, "gap broker_connection")
+        publish(bridge, "shared/broker/a", "again")
+        for page in pages:
+            wait_for(page, "again")
+            assert ["broker down", "broker up", "gap broker_connection"] == page.evaluate("window.told")
+
+
+def test_a_restart_of_the_bridge_is_survived(context: BrowserContext, mosquitto: Mosquitto) -> None:
+    """All tabs hear the farewell and that the bridge does not know their position; messages follow."""
+    with running_bridge(mosquitto.url, prepare=mount) as first:
+        pages = [join(context, first, "shared/restart/#") for _ in range(2)]
+    with running_bridge(mosquitto.url, prepare=mount, port=first.port) as second:
+        for page in pages:
+            wait_until_told(page, "gap unknown_id")
+        publish(second, "shared/restart/a", "again")
+        for page in pages:
+            wait_for(page, "again")
+            assert ["close shutdown", "gap unknown_id"] == page.evaluate("window.told")
+        assert 1 == second.app.state.hub.listeners
 
 
 def test_an_error_status_does_not_end_it(context: BrowserContext, bridge: Bridge) -> None:
@@ -309,8 +401,28 @@ def test_it_matches_as_the_bridge_does(context: BrowserContext, bridge: Bridge) 
     expected = [matches(*pair) for pair in pairs]
     assert {True, False} == set(expected)
     assert dict(zip(pairs, expected, strict=True)) == dict(
-        zip(pairs, page.evaluate(MATCH, [list(pair) for pair in pairs]), strict=True)
+        zip(pairs, page.evaluate(COMPARE, ["matches", pairs]), strict=True)
     )
+
+
+def test_it_knows_which_filters_overlap(context: BrowserContext, bridge: Bridge) -> None:
+    """Two filters overlap where there is a topic that both match, and not otherwise."""
+    levels = ["a", "b", "", "$x"]
+    topics = ["/".join(each) for length in (1, 2, 3) for each in itertools.product(levels, repeat=length)]
+    topics.remove("")
+    filters = [
+        "/".join(each) for length in (1, 2) for each in itertools.product([*levels, "+"], repeat=length)
+    ]
+    filters.remove("")
+    filters += [f"{each}/#" for each in filters] + ["#", "$share/g/a/#", "$share/g/+/b", "+/b/a", "a/+/b"]
+    matched = {each: {topic for topic in topics if matches(each, topic)} for each in filters}
+    pairs = list(itertools.product(filters, repeat=2))
+    expected = [bool(matched[one] & matched[other]) for one, other in pairs]
+    page, _ = visit(context, bridge)
+    answers = page.evaluate(COMPARE, ["overlap", pairs])
+    assert [] == [
+        pair for pair, wanted, got in zip(pairs, expected, answers, strict=True) if wanted is not got
+    ]
 
 
 @pytest.mark.parametrize("mark", ["", "-r"])

@@ -29,18 +29,27 @@ const NO_ID = "none";
  *   | {kind: "current", tab: string, messages: Heard[]}} Note what tabs say to one another
  */
 
-/** Whether a filter matches a topic (MQTT 5 §4.7, §4.8.2). @type {(filter: string, topic: string) => boolean} */
-export const matches = (filter, topic) => {
-  const wanted = filter.replace(/^\$share\/[^/]*\//, "");
-  if (topic.startsWith("$") && /^[+#]/.test(wanted)) return false;
-  const levels = topic.split("/");
-  const pattern = wanted.split("/");
-  const isOpen = pattern.at(-1) === "#";
-  if (isOpen) pattern.pop();
-  // "a/#" matches "a" too: the levels in front of "#" are all that has to be there.
-  if (isOpen ? pattern.length > levels.length : pattern.length !== levels.length) return false;
-  return pattern.every((level, index) => level === "+" || level === levels[index]);
+/** What is matched of a shared subscription (MQTT 5 §4.8.2). @type {(filter: string) => string} */
+const unshared = (filter) => filter.replace(/^\$share\/[^/]*\//, "");
+
+/** Whether there are topics that both filters match (MQTT 5 §4.7). @type {(one: string, other: string) => boolean} */
+const meet = (one, other) => {
+  if ((one.startsWith("$") && /^[+#]/.test(other)) || (other.startsWith("$") && /^[+#]/.test(one))) return false;
+  const [ours, theirs] = [one.split("/"), other.split("/")];
+  for (let index = 0; ; index += 1) {
+    const [our, their] = [ours[index], theirs[index]];
+    // Before the ends are looked at: "a/#" matches "a" too.
+    if (our === "#" || their === "#") return true;
+    if (our === undefined || their === undefined) return our === their;
+    if (our !== their && our !== "+" && their !== "+") return false;
+  }
 };
+
+/** Whether two filters may match the same topic. @type {(one: string, other: string) => boolean} */
+export const overlap = (one, other) => meet(unshared(one), unshared(other));
+
+/** A topic is a filter without wildcards. @type {(filter: string, topic: string) => boolean} */
+export const matches = (filter, topic) => meet(unshared(filter), topic);
 
 /** @type {(filters: string[], topic: string) => boolean} */
 const matchesAny = (filters, topic) => filters.some((filter) => matches(filter, topic));
@@ -94,7 +103,7 @@ export class SharedStream extends EventTarget {
     this.#channel.onmessage = (event) => this.#hear(event.data);
     this.#hello();
     const { signal } = this.#leaving;
-    const lead = () => new Promise((release) => this.#lead(release));
+    const lead = () => new Promise((/** @type {(value?: unknown) => void} */ release) => this.#lead(release));
     navigator.locks.request(name, { signal }, lead).catch((error) => signal.aborted || Promise.reject(error));
   }
 
@@ -126,7 +135,7 @@ export class SharedStream extends EventTarget {
     if (note.kind === "event") {
       if (note.id !== "") this.#lastId = note.id;
       if (note.type === "message") this.#take(note);
-      else this.#dispatch(note.type, note.detail);
+      else if (note.type !== "gap" || this.#isConcerned(note.detail)) this.#dispatch(note.type, note.detail);
     } else if (note.kind === "state") {
       this.#learn(note);
     } else if (note.kind === "hello") {
@@ -146,12 +155,21 @@ export class SharedStream extends EventTarget {
     const key = id.replace(/-r$/, "");
     if (this.#seen.has(key)) return;
     this.#seen.add(key);
-    if (this.#seen.size > MAX_SEEN) this.#seen.delete(this.#seen.keys().next().value);
+    if (this.#seen.size > MAX_SEEN) this.#seen.delete(/** @type {string} */ (this.#seen.keys().next().value));
     // Taken out first, so that the topic that was quiet longest is the first in the Map.
     this.#newest.delete(detail.topic);
     this.#newest.set(detail.topic, { id, detail });
-    if (this.#newest.size > MAX_TOPICS) this.#newest.delete(this.#newest.keys().next().value);
+    if (this.#newest.size > MAX_TOPICS) this.#newest.delete(/** @type {string} */ (this.#newest.keys().next().value));
     if (matchesAny(this.#filters, detail.topic)) this.#dispatch("message", { ...detail, id, ...more });
+  }
+
+  /**
+   * Whether a gap may be one of this tab. A filter that overlaps a named one is enough: of a message that both match,
+   * the bridge may count only the copy that is lacking.
+   * @param {{filters?: string[]}} gap those concerned, where not all are
+   */
+  #isConcerned({ filters }) {
+    return filters?.some((each) => this.#filters.some((own) => overlap(own, each))) ?? true;
   }
 
   /** @param {Extract<Note, {kind: "state"}>} note */
@@ -212,6 +230,7 @@ export class SharedStream extends EventTarget {
     CONTROLS.forEach((type) => source.addEventListener(type, (event) => this.#relay(event, isFirst)));
   }
 
+  /** @param {number} milliseconds */
   #openIn(milliseconds) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#open(), milliseconds);
@@ -237,8 +256,10 @@ export class SharedStream extends EventTarget {
   #greet({ tab, filters, isNew }, isLarger) {
     const messages = [...this.#newest.values()].filter(({ detail }) => matchesAny(filters, detail.topic));
     if (isNew) this.#say({ kind: "current", tab, messages });
-    this.#tell(this.#stream);
-    if (isLarger && this.#stream !== "waiting") this.#openIn(SETTLE_MILLISECONDS);
+    if (!isLarger || this.#stream === "waiting") return this.#tell(this.#stream);
+    // Not "open" until it is open with the newcomer's filters too.
+    this.#tell("connecting");
+    this.#openIn(SETTLE_MILLISECONDS);
   }
 
   /** @param {StreamState} stream */
