@@ -12,13 +12,15 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, exceptions, headers, health, status
-from app.api.body import BodyReader
+from app.api import console, health, status
+from app.api.input import headers
+from app.api.input.body import BodyReader
+from app.api.input.strict_query import StrictQuery
+from app.api.output import exceptions
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
-from app.api.strict_query import StrictQuery
+from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
-from app.api.subscriptions import Subscriptions
 from app.api.topics import TopicsRoute
 from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink

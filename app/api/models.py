@@ -15,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.api.query import MAX_SECONDS, TOPIC_PATTERN, TopicName
+from app.api.input.query import MAX_SECONDS, TOPIC_PATTERN, TopicName
 from tidegate.message import NO_PROPERTIES, Properties
 from tidegate.strings import MAX_STRING_BYTES, why_not_a_string
 

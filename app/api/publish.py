@@ -7,14 +7,14 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from app.api.answer import answer_publish
-from app.api.body import BodyReader, require_json
-from app.api.headers import read_headers, refuse_mqtt_headers
+from app.api.input.body import BodyReader, require_json
+from app.api.input.headers import read_headers, refuse_mqtt_headers
+from app.api.input.publish_request import message_of
+from app.api.input.query import NoQuery, parse_query
 from app.api.models import PublishRequest
-from app.api.publish_request import message_of
-from app.api.query import NoQuery, parse_query
+from app.api.output.answer import answer_publish
+from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
-from app.api.refusals import invalid_body
 from app.broker.link import BrokerLink
 
 PATH: Final = "/v1/publish"

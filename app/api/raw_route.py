@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.exceptions import respond
-from app.api.path import after_prefix
+from app.api.input.path import after_prefix
+from app.api.output.exceptions import respond
 from app.problems import ProblemError, ProblemType, problem_of
 from tidegate.errors import MQTTError
 

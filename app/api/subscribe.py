@@ -11,8 +11,14 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from app.api.body import BodyReader, require_json
-from app.api.forms import (
+from app.api.input.body import BodyReader, require_json
+from app.api.input.headers import read_headers, refuse_mqtt_headers
+from app.api.input.negotiation import preferred
+from app.api.input.query import NoQuery, parse_query
+from app.api.input.stream_options import SubscribeQuery, SubscribeRequest
+from app.api.output.refusals import invalid_body
+from app.api.raw_route import RawRoute
+from app.api.stream.forms import (
     EVENT_STREAM,
     NDJSON,
     EventStreamForm,
@@ -21,15 +27,9 @@ from app.api.forms import (
     RawEventStreamForm,
     RawLinesForm,
 )
-from app.api.headers import read_headers, refuse_mqtt_headers
-from app.api.negotiation import preferred
-from app.api.outlet import Outlet, Pace
-from app.api.query import NoQuery, parse_query
-from app.api.raw_route import RawRoute
-from app.api.refusals import invalid_body
-from app.api.stream_options import SubscribeQuery, SubscribeRequest
-from app.api.subscriptions import Subscriptions
-from app.api.wheel import Wheel
+from app.api.stream.outlet import Outlet, Pace
+from app.api.stream.subscriptions import Subscriptions
+from app.api.stream.wheel import Wheel
 from app.connections import ABORT
 from app.hub.hub import Hub
 from app.settings import Settings

@@ -11,9 +11,8 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.answer import answer, answer_publish
-from app.api.body import BodyReader
-from app.api.headers import (
+from app.api.input.body import BodyReader
+from app.api.input.headers import (
     CORRELATION_DATA,
     USER_PROPERTY,
     content_type_property,
@@ -22,18 +21,19 @@ from app.api.headers import (
     read_mqtt_headers,
     refuse_mqtt_headers,
 )
-from app.api.negotiation import preferred
-from app.api.path import topic_in
-from app.api.query import (
+from app.api.input.negotiation import preferred
+from app.api.input.path import topic_in
+from app.api.input.query import (
     ClearQuery,
     PublishQuery,
     RetainedQuery,
     TopicQuery,
     parse_query,
 )
+from app.api.input.topic_rules import require_filter, require_topic
+from app.api.output.answer import answer, answer_publish
+from app.api.output.refusals import empty_retained, without_properties
 from app.api.raw_route import REST, RawRoute
-from app.api.refusals import empty_retained, without_properties
-from app.api.topic_rules import require_filter, require_topic
 from app.broker.link import BrokerLink
 from app.hub.event import envelope
 from app.hub.hub import Hub

@@ -9,11 +9,11 @@ from typing import Any, Final
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
-from app.api.path import after_prefix
-from app.api.query import NoQuery, parse_query
+from app.api.input.path import after_prefix
+from app.api.input.query import NoQuery, parse_query
 from app.api.raw_route import RawRoute
-from app.api.socket import Socket
-from app.api.subscriptions import Subscriptions
+from app.api.stream.socket import Socket
+from app.api.stream.subscriptions import Subscriptions
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.hub.listener import Listener

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.forms import EventStreamForm, LinesForm
+from app.api.stream.forms import EventStreamForm, LinesForm
 from app.hub.event import Event, envelope
 from tidegate.message import Message, Properties
 

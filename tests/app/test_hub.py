@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.api.forms import EventStreamForm
+from app.api.stream.forms import EventStreamForm
 from app.hub.event import Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener

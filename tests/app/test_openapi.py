@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from app.api.input.query import ClearQuery, PublishQuery, RetainedQuery, TopicQuery
+from app.api.input.stream_options import SubscribeRequest
 from app.api.models import PublishAnswer, PublishRequest, RetainedMessage
-from app.api.query import ClearQuery, PublishQuery, RetainedQuery, TopicQuery
-from app.api.stream_options import SubscribeRequest
 from app.problems import Problem, ProblemType
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.mosquitto import Mosquitto

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.forms import EventStreamForm, Form, LinesForm, RawEventStreamForm, RawLinesForm
+from app.api.stream.forms import EventStreamForm, Form, LinesForm, RawEventStreamForm, RawLinesForm
 from app.hub.event import ControlEvent, Event
 from app.hub.position import Position
 from tests.support.bridge import Bridge, running_bridge, wait_until

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.api.path import after_prefix, topic_in
+from app.api.input.path import after_prefix, topic_in
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.mosquitto import Mosquitto
 

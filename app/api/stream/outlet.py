@@ -17,9 +17,9 @@ from typing import Final
 
 from starlette.types import Message, Receive, Send
 
-from app.api.forms import Form
-from app.api.sending import Sending
-from app.api.wheel import Wheel
+from app.api.stream.forms import Form
+from app.api.stream.sending import Sending
+from app.api.stream.wheel import Wheel
 from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener

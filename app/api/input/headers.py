@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from app.api.percent import percent_decode, percent_encode
+from app.api.input.percent import percent_decode, percent_encode
 from app.problems import ProblemError, ProblemType, did_you_mean
 from tidegate.message import Message, Properties
 from tidegate.strings import MAX_STRING_BYTES, why_not_a_string

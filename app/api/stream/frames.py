@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
 
-from app.api.forms import LinesForm
+from app.api.input.stream_options import SubscriptionOptions
 from app.api.models import PublishRequest
-from app.api.refusals import invalid_body, malformed_body
-from app.api.stream_options import SubscriptionOptions
+from app.api.output.refusals import invalid_body, malformed_body
+from app.api.stream.forms import LinesForm
 from app.hub.event import ControlEvent, Event
 from app.hub.position import Position
 from app.problems import ProblemError, ProblemType, did_you_mean

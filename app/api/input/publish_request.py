@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 
-from app.api.members import split_members
+from app.api.input.members import split_members
+from app.api.input.topic_rules import require_topic
 from app.api.models import PublishRequest
-from app.api.refusals import empty_retained, malformed_body, without_properties
-from app.api.topic_rules import require_topic
+from app.api.output.refusals import empty_retained, malformed_body, without_properties
 from app.problems import ProblemError, ProblemType
 from tidegate.connection import BrokerLimits
 from tidegate.message import NO_PROPERTIES, Message

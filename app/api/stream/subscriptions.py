@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.api.stream_options import SubscriptionOptions
-from app.api.topic_rules import require_filter
+from app.api.input.stream_options import SubscriptionOptions
+from app.api.input.topic_rules import require_filter
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
 from app.hub.position import Position

@@ -8,8 +8,8 @@ from typing import Final
 
 import orjson
 
-from app.api.frames import Id, event_frames
-from app.api.sending import Sending
+from app.api.stream.frames import Id, event_frames
+from app.api.stream.sending import Sending
 from app.hub.event import ControlEvent
 from app.hub.hub import Hub
 from app.hub.listener import Listener

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 
+from app.api.input.query import Flag, QoS
 from app.api.models import StrictQoS
-from app.api.query import Flag, QoS
 from app.hub.buffers import Policy
 
 MAX_INTERVAL_SECONDS: Final = 3600.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import Request
 
-from app.api.query import repeated_parameter, unknown_parameter
+from app.api.input.query import repeated_parameter, unknown_parameter
 
 
 class StrictQuery:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from app.api.percent import percent_decode
+from app.api.input.percent import percent_decode
 from app.problems import ProblemError, ProblemType, did_you_mean
 from tidegate.errors import TopicError
 from tidegate.strings import why_not_a_string

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.frames import (
+from app.api.input.publish_request import message_of
+from app.api.stream.frames import (
     Id,
     PingFrame,
     PublishFrame,
@@ -29,10 +30,9 @@ from app.api.frames import (
     refusal_frame,
     socket_frame,
 )
-from app.api.publish_request import message_of
-from app.api.sending import Sending
-from app.api.socket_stream import SocketStream
-from app.api.subscriptions import Subscriptions
+from app.api.stream.sending import Sending
+from app.api.stream.socket_stream import SocketStream
+from app.api.stream.subscriptions import Subscriptions
 from app.broker.link import BrokerLink
 from app.connections import ABORT
 from app.hub.event import ControlEvent

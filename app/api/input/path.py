@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from starlette.types import Scope
 
-from app.api.percent import percent_decode
+from app.api.input.percent import percent_decode
 from app.problems import ProblemType
 
 _NO_ROOT: Final = ""

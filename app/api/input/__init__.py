@@ -1,0 +1,1 @@
+"""Reading a request: its path, query, headers and body, each strictly."""

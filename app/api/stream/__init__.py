@@ -1,0 +1,1 @@
+"""Writing streams: Server-Sent Events, NDJSON and WebSocket frames, and who is behind them."""
