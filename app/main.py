@@ -26,6 +26,7 @@ from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.hub.journal import Journal
+from app.publishing.gate import Gate
 from app.settings import Settings
 from tidegate.connection import Connect
 
@@ -81,7 +82,9 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.include_router(health.create_router(link, hub))
     app.include_router(status.create_router(link, hub))
     app.include_router(console.router)
+    gate = Gate(link)
     topics = TopicsRoute(
+        gate,
         link,
         hub,
         bodies,
@@ -91,9 +94,9 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     subscriptions = Subscriptions(hub, settings)
     raw_routes = [
         topics,
-        PublishRoute(link, bodies),
+        PublishRoute(gate, bodies),
         SubscribeRoute(hub, subscriptions, bodies, settings),
-        WebSocketRoute(link, hub, subscriptions, settings),
+        WebSocketRoute(gate, hub, subscriptions, settings),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)

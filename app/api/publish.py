@@ -15,7 +15,7 @@ from app.api.models import PublishRequest
 from app.api.output.answer import answer_publish
 from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
-from app.broker.link import BrokerLink
+from app.publishing.gate import Gate
 
 PATH: Final = "/v1/publish"
 _request: Final = TypeAdapter(PublishRequest)
@@ -25,7 +25,7 @@ class PublishRoute(RawRoute):
     """The call.
 
     Args:
-        link: the broker.
+        gate: the way to the broker.
         bodies: how bodies are read.
     """
 
@@ -33,9 +33,9 @@ class PublishRoute(RawRoute):
     path_format = PATH
     methods = ("POST",)
 
-    def __init__(self, link: BrokerLink, bodies: BodyReader) -> None:
+    def __init__(self, gate: Gate, bodies: BodyReader) -> None:
         super().__init__()
-        self._link = link
+        self._gate = gate
         self._bodies = bodies
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,5 +52,5 @@ class PublishRoute(RawRoute):
             request = _request.validate_json(body)
         except ValidationError as error:
             raise invalid_body(error, PublishRequest) from None
-        message = message_of(request, body, self._link.limits)
-        await answer_publish(send, message, await self._link.publish(message))
+        message = message_of(request, body, self._gate.limits)
+        await answer_publish(send, message, await self._gate.publish(message))

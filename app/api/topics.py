@@ -39,6 +39,7 @@ from app.hub.event import envelope
 from app.hub.hub import Hub
 from app.hub.retained import TooManyRetainedError, read_retained
 from app.problems import ProblemError, ProblemType
+from app.publishing.gate import Gate
 from tidegate.errors import UnsupportedError
 from tidegate.message import NO_PROPERTIES, Message, Properties
 
@@ -61,7 +62,8 @@ class TopicsRoute(RawRoute):
     """The four calls of ``/v1/topics``.
 
     Args:
-        link: the broker.
+        gate: the way to the broker.
+        link: the broker, for round trips.
         hub: through which retained messages are read.
         bodies: how bodies are read.
         retained_timeout_seconds: bound on reading retained messages.
@@ -75,6 +77,7 @@ class TopicsRoute(RawRoute):
 
     def __init__(
         self,
+        gate: Gate,
         link: BrokerLink,
         hub: Hub,
         bodies: BodyReader,
@@ -83,6 +86,7 @@ class TopicsRoute(RawRoute):
         max_retained_messages: int,
     ) -> None:
         super().__init__()
+        self._gate = gate
         self._link = link
         self._hub = hub
         self._bodies = bodies
@@ -131,12 +135,12 @@ class TopicsRoute(RawRoute):
             raise empty_retained()
         message = Message(topic, payload, query.qos, retain, properties)
         try:
-            reason_code = await self._link.publish(message)
+            reason_code = await self._gate.publish(message)
         except UnsupportedError:
             # The connection came after the request, and speaks 3.1.1: a content type is left aside there.
             if is_asked_for or properties is NO_PROPERTIES or not self._is_without_properties():
                 raise
-            reason_code = await self._link.publish(replace(message, properties=NO_PROPERTIES))
+            reason_code = await self._gate.publish(replace(message, properties=NO_PROPERTIES))
         await answer_publish(send, message, reason_code)
 
     async def _delete(self, scope: Scope, send: Send) -> None:
@@ -145,7 +149,7 @@ class TopicsRoute(RawRoute):
         topic = _topic(scope, query)
         require_topic(topic)
         message = Message(topic, b"", query.qos, True)
-        await answer_publish(send, message, await self._link.publish(message))
+        await answer_publish(send, message, await self._gate.publish(message))
 
     async def _get(self, scope: Scope, send: Send) -> None:
         topic_filter = _topic(scope, parse_query(scope["query_string"], TopicQuery))
@@ -211,7 +215,7 @@ class TopicsRoute(RawRoute):
         )
 
     def _is_without_properties(self) -> bool:
-        limits = self._link.limits
+        limits = self._gate.limits
         return limits is not None and limits.protocol_version < 5
 
 

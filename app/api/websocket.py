@@ -14,10 +14,10 @@ from app.api.input.query import NoQuery, parse_query
 from app.api.raw_route import RawRoute
 from app.api.stream.socket import Socket
 from app.api.stream.subscriptions import Subscriptions
-from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.hub.listener import Listener
 from app.problems import CONTENT_TYPE, ProblemError, ProblemType
+from app.publishing.gate import Gate
 from app.settings import Settings
 
 PATH: Final = "/v1/ws"
@@ -29,14 +29,14 @@ class WebSocketRoute(BaseRoute):
     """The call.
 
     Args:
-        link: the broker, for publishing.
+        gate: the way to the broker.
         hub: the hub.
         subscriptions: makes listeners within the bounds of the settings.
         settings: the bounds, and the origins of web pages that may connect.
     """
 
-    def __init__(self, link: BrokerLink, hub: Hub, subscriptions: Subscriptions, settings: Settings) -> None:
-        self._link = link
+    def __init__(self, gate: Gate, hub: Hub, subscriptions: Subscriptions, settings: Settings) -> None:
+        self._gate = gate
         self._hub = hub
         self._subscriptions = subscriptions
         self._settings = settings
@@ -62,7 +62,7 @@ class WebSocketRoute(BaseRoute):
         except ProblemError as problem:
             await _deny(receive, send, problem)
             return
-        socket = Socket(listener, self._link, self._hub, self._subscriptions, self._settings)
+        socket = Socket(listener, self._gate, self._hub, self._subscriptions, self._settings)
         await socket.run(scope, receive, send, subprotocol)
 
     async def _join(self) -> Listener:

@@ -11,6 +11,7 @@ it subscribes to; what the HTTP side publishes, it sends.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -83,6 +84,10 @@ class BrokerLink:
     def publish(self, message: Message) -> Coroutine[Any, Any, int]:
         """Publish, and return the broker's reason code; raises what ``Session.publish`` raises."""
         return self.session.publish(message)
+
+    def submit(self, message: Message) -> asyncio.Future[int]:
+        """Publish without waiting; ``Session.submit``."""
+        return self.session.submit(message)
 
     async def subscribe(
         self, topic_filter: str, qos: int, identifier: int, *, retained: bool, retained_again: bool

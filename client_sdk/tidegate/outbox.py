@@ -86,6 +86,21 @@ class Outbox:
             QueueFullError: the waiting room is full, or the time was up in it; nothing was sent.
             OutcomeUnknownError: it was sent, and no answer came in time.
         """
+        reason_code = await self.submit(message, timeout_seconds)
+        if reason_code >= 0x80:
+            raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
+        return reason_code
+
+    def submit(self, message: Message, timeout_seconds: float | None = None) -> asyncio.Future[int]:
+        """Send a message, or let it wait for its turn; no task is made.
+
+        Returns:
+            A future with the broker's reason code, also a refusing one, or with the error that ``publish``
+            would raise. Cancelling it gives up on the answer, not on a message that is sent already.
+
+        Raises:
+            QueueFullError: the waiting room is full; nothing was sent.
+        """
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -107,10 +122,7 @@ class Outbox:
             self._waiting.append(flight)
         else:
             self._send(flight)
-        reason_code = await flight.future
-        if reason_code >= 0x80:
-            raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
-        return reason_code
+        return flight.future
 
     def on_published(self, flight: Flight, reason_code: int) -> None:
         """The connection tells what became of a message."""

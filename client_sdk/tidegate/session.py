@@ -204,6 +204,10 @@ class Session:
         """Publish a message and return the broker's reason code; raises what ``Outbox.publish`` raises."""
         return self._outbox.publish(message, timeout_seconds)
 
+    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
+        """Publish without waiting, for many messages at once; ``Outbox.submit``."""
+        return self._outbox.submit(message, timeout_seconds)
+
     async def subscribe(
         self, subscriptions: Sequence[Subscription], *, timeout_seconds: float | None = None
     ) -> list[int]:

@@ -33,12 +33,12 @@ from app.api.stream.frames import (
 from app.api.stream.sending import Sending
 from app.api.stream.socket_stream import SocketStream
 from app.api.stream.subscriptions import Subscriptions
-from app.broker.link import BrokerLink
 from app.connections import ABORT
 from app.hub.event import ControlEvent
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
 from app.problems import ProblemError, ProblemType, problem_of
+from app.publishing.gate import Gate
 from app.settings import Settings
 from tidegate.errors import MQTTError
 
@@ -64,7 +64,7 @@ class Socket:
 
     Args:
         listener: the socket's own, without filters, joined already.
-        link: the broker.
+        gate: the way to the broker.
         hub: the hub.
         subscriptions: makes listeners.
         settings: the bounds.
@@ -73,14 +73,14 @@ class Socket:
     def __init__(
         self,
         listener: Listener,
-        link: BrokerLink,
+        gate: Gate,
         hub: Hub,
         subscriptions: Subscriptions,
         settings: Settings,
     ) -> None:
         self.hub = hub
         self._listener = listener
-        self._link = link
+        self._gate = gate
         self._opener = subscriptions
         self._settings = settings
         self._streams: dict[Id, SocketStream] = {}
@@ -213,8 +213,8 @@ class Socket:
         self._answer(acknowledgement(frame.id, subscription=frame.subscription))
 
     async def _publish(self, frame: PublishFrame, text: bytes) -> None:
-        message = message_of(frame, text, self._link.limits)
-        reason_code = await self._link.publish(message)
+        message = message_of(frame, text, self._gate.limits)
+        reason_code = await self._gate.publish(message)
         self._answer(acknowledged_publish(frame.id, message, reason_code))
 
     def _spawn(

@@ -1,0 +1,60 @@
+"""The one way out: whatever must hold of a message to publish is checked here, whichever call it came by.
+
+Rules:
+
+1. Every call of the API that publishes goes through ``Gate``; nothing else of the service does.
+2. A check looks at one message and returns, or raises ``ProblemError``; it neither waits nor changes it.
+3. A message that a check refuses is never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from app.broker.link import BrokerLink
+from tidegate.connection import BrokerLimits
+from tidegate.message import Message
+
+Check = Callable[[Message], None]
+
+
+class Gate:
+    """Checks messages and hands them to the broker.
+
+    Args:
+        link: the broker.
+        checks: what each message has to pass, in order.
+    """
+
+    def __init__(self, link: BrokerLink, checks: Sequence[Check] = ()) -> None:
+        self._link = link
+        self._checks = tuple(checks)
+
+    @property
+    def limits(self) -> BrokerLimits | None:
+        """What the broker said in CONNACK; None without a connection."""
+        return self._link.limits
+
+    def publish(self, message: Message) -> Coroutine[Any, Any, int]:
+        """Publish, and return the broker's reason code, below 0x80.
+
+        Raises:
+            ProblemError: a check refuses the message.
+            MQTTError: what ``Session.publish`` raises.
+        """
+        for check in self._checks:
+            check(message)
+        return self._link.publish(message)
+
+    def submit(self, message: Message) -> asyncio.Future[int]:
+        """Publish without waiting: the future has the reason code, also a refusing one, or the error.
+
+        Raises:
+            ProblemError: a check refuses the message.
+            QueueFullError: the waiting room is full, and nothing was sent.
+        """
+        for check in self._checks:
+            check(message)
+        return self._link.submit(message)
