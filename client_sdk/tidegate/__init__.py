@@ -25,6 +25,7 @@ from tidegate.errors import (
     TLSError,
     TopicError,
     UnsupportedError,
+    UnsupportedQoSWarning,
 )
 from tidegate.formatters import Formatter, JSONFormatter
 from tidegate.message import Message, Properties
@@ -55,6 +56,7 @@ __all__ = [
     "TLSError",
     "TopicError",
     "UnsupportedError",
+    "UnsupportedQoSWarning",
     "async_publish",
     "async_subscribe",
     "configure",

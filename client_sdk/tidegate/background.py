@@ -10,13 +10,41 @@ A child process made by ``fork`` has no threads of its parent's, and starts its 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+Call = TypeVar("Call", bound=Callable[[], None])
+
+EXIT_SECONDS: Final = 5.0
+"""How long the end of a program may wait for brokers."""
+
+
+class ThreadForEachCall(ThreadPoolExecutor):
+    """Runs what blocks (a look-up of a name, a TLS handshake) in a daemon thread of its own.
+
+    A pool takes no work any more once the main thread has ended, though other threads may publish for days.
+    """
+
+    def submit(self, call: Callable[..., T], /, *args: Any, **named: Any) -> Future[T]:
+        """Begin; the future has the outcome."""
+        future: Future[T] = Future()
+        thread = threading.Thread(target=self._run, args=(future, call, args, named), daemon=True)
+        thread.start()
+        return future
+
+    @staticmethod
+    def _run(future: Future[T], call: Callable[..., T], args: Any, named: Any) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call(*args, **named))
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                future.set_exception(error)
 
 
 class BackgroundLoop:
@@ -30,17 +58,21 @@ class BackgroundLoop:
         self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread_id: int | None = None
         self._of_parents: list[asyncio.AbstractEventLoop] = []
+        self.forks = 0
+        """How many forks lie between this process and the one that imported the SDK."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop, running; it is started where it is not."""
+        if self._loop is not None:
+            return self._loop
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True)
-                self._thread.start()
+                loop.set_default_executor(ThreadForEachCall())
+                threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True).start()
                 self._loop = loop
             return self._loop
 
@@ -56,17 +88,33 @@ class BackgroundLoop:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for what it gives; a loop of the caller's waits too."""
-        if self._thread is not None and threading.current_thread() is self._thread:
+        try:
+            self.require_other_thread()
+        except RuntimeError:
             work.close()
-            raise RuntimeError(
-                f"the thread {self._name!r} cannot wait for itself; await the asynchronous call"
-            )
+            raise
         future = self.submit(work)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the loop was ever used in this process."""
+        return self._loop is not None
+
+    def is_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether this is the loop; none is started."""
+        return self._loop is loop
+
+    def require_other_thread(self) -> None:
+        """Raises RuntimeError on the loop's own thread, which cannot wait for itself."""
+        if threading.get_ident() == self._thread_id:
+            raise RuntimeError(
+                f"the thread {self._name!r} cannot wait for itself; await the asynchronous call"
+            )
 
     def forget(self) -> None:
         """In a child process: the parent's thread is not here.
@@ -78,15 +126,36 @@ class BackgroundLoop:
         if self._loop is not None:
             self._of_parents.append(self._loop)
         self._loop = None
-        self._thread = None
+        self._thread_id = None
+        self.forks += 1
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._thread_id = threading.get_ident()
         asyncio.set_event_loop(loop)
         loop.run_forever()
+
+
+def at_fork_in_child(call: Call) -> Call:
+    """Have a function called in each child process, where the system has ``fork``."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
+    return call
+
+
+def at_exit(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Have a coroutine function run on the engine when the program ends, if the engine ever ran."""
+
+    def run() -> None:
+        if engine.has_started:
+            with contextlib.suppress(TimeoutError):
+                engine.submit(work()).result(EXIT_SECONDS)
+
+    atexit.register(run)
+    return work
 
 
 engine: Final = BackgroundLoop("tidegate engine")
 handlers: Final = BackgroundLoop("tidegate handlers")
 
-os.register_at_fork(after_in_child=engine.forget)
-os.register_at_fork(after_in_child=handlers.forget)
+at_fork_in_child(engine.forget)
+at_fork_in_child(handlers.forget)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self, Unpack
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Coroutine
+from types import FrameType, TracebackType
+from typing import Any, Final, Self, TypeVar, Unpack
 
+from tidegate.background import at_exit, engine
 from tidegate.configuration import Options, Where, resolve
-from tidegate.errors import NotConnectedError
+from tidegate.errors import MQTTConnectionError, NotConnectedError, UnsupportedQoSWarning
 from tidegate.formatters import Formatter, JSONFormatter
-from tidegate.transports.transport import Transport
+from tidegate.hooks import Hooked, Hooks
+from tidegate.lane import OF_THE_PARENT
+from tidegate.profiles import is_aws_iot
+from tidegate.sharing import SharedTransport
+from tidegate.transports.direct import DirectTransport
+from tidegate.transports.transport import SessionTransport, Transport
+
+T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(Hooked):
     """An asynchronous client: made anywhere, used on one event loop.
+
+    Clients of one process that name the same client identifier share one connection.
 
     Args:
         url: a broker's or a bridge's URL; else ``configure``, ``TIDEGATE_URL``, ``mqtt://localhost:1883``.
@@ -37,9 +49,19 @@ class AsyncClient:
     def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
         options = resolve(Options(url=url, **where))
         self.formatter: Formatter = options.formatter or JSONFormatter()
-        self._transport: Transport = options.make_transport()
+        transport = options.make_transport()
+        self.is_on_aws_iot = isinstance(transport, DirectTransport) and is_aws_iot(transport.options.host)
+        if isinstance(transport, DirectTransport) and transport.options.client_id:
+            transport = SharedTransport(transport, options.connection_key(transport.options))
+        self._transport: Transport = transport
+        self._session_transport: SessionTransport | None = None
+        if isinstance(transport, SessionTransport):
+            self._session_transport = transport
+        self._hooked: weakref.ref[Hooked] = weakref.ref(self)
+        self._has_thread = False
+        self._hooks: Hooks | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._used_in = 0
+        self._forks = 0
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_disconnect: list[Callable[[], None]] = []
@@ -51,23 +73,38 @@ class AsyncClient:
             MQTTError: why there is none. The client goes on trying in the background, and the call may be
                 repeated.
         """
-        await self._open().connect()
+        await self._told(self._open().connect())
 
     async def disconnect(self) -> None:
         """Finish what is in flight and disconnect; a second call does nothing."""
-        if self._used_in not in (0, os.getpid()):
+        if self._loop is not None and self._forks != engine.forks:
             return  # a copy in a child process; the connection is the parent's
         if not self._is_closed:
             self._is_closed = True
             for task in list(self._tasks):
                 task.cancel()
             await self._transport.close()
+            if self._hooks is not None:
+                self._hooks.end()
             for call in self._at_disconnect:
                 call()
 
     def share_connection(self, other: AsyncClient) -> None:
         """Use the connection of another client with the same options; before the first call of either."""
         self._transport = other._transport
+        self._session_transport = other._session_transport
+
+    def lend_hooks(self, client: Hooked) -> None:
+        """Call the hooks of a blocking client, in a thread, instead of this one's own."""
+        self._hooked = weakref.ref(client)
+        self._has_thread = True
+
+    def possible_qos(self, qos: int) -> int:
+        """The QoS to use: 1 in place of 2 at AWS IoT, which never answers QoS 2, with a warning."""
+        if qos == 2 and self.is_on_aws_iot:
+            warn_of_qos_2()
+            return 1
+        return qos
 
     async def __aenter__(self) -> Self:
         try:
@@ -87,12 +124,54 @@ class AsyncClient:
             raise NotConnectedError("the client was disconnected; make a new one")
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
-            self._used_in = os.getpid()
-        elif self._used_in != os.getpid():
-            raise NotConnectedError(
-                "the connection is that of the parent process; make a new client after fork"
-            )
+            self._begin(loop)
+        elif self._forks != engine.forks:
+            raise NotConnectedError(OF_THE_PARENT)
         elif self._loop is not loop:
             raise RuntimeError("the client is used on two event loops; make one for each")
         return self._transport
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The first call: from now on the client belongs to this loop, and its hooks are called."""
+        self._loop = loop
+        self._forks = engine.forks
+        if engine.is_loop(loop):
+            _on_engine.add(self)
+        hooked = self._hooked()
+        if hooked is not None:
+            self._hooks = Hooks(hooked, None if self._has_thread else loop)
+            if self._session_transport is not None:
+                self._session_transport.watch(self._hooks.changed)
+
+    async def _told(self, call: Coroutine[Any, Any, T]) -> T:
+        """Make a call, and tell the hooks what it says about the connection where nothing else does."""
+        if self._session_transport is not None or self._hooks is None:
+            return await call
+        try:
+            outcome = await call
+        except MQTTConnectionError as error:
+            self._hooks.failed(error)
+            raise
+        self._hooks.connected()
+        return outcome
+
+
+def warn_of_qos_2() -> None:
+    """Warn that QoS 1 is used instead, at the line outside the SDK that asked for QoS 2."""
+    frame: FrameType | None = sys._getframe()
+    level = 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("tidegate."):
+        frame = frame.f_back
+        level += 1
+    text = "AWS IoT never acknowledges QoS 2; QoS 1 is used instead"
+    warnings.warn(text, UnsupportedQoSWarning, stacklevel=level + 1)
+
+
+_on_engine: Final[weakref.WeakSet[AsyncClient]] = weakref.WeakSet()
+"""The clients that use the engine's loop, to disconnect them when the program ends."""
+
+
+@at_exit
+async def disconnect_at_exit() -> None:
+    """Finish what is in flight and say goodbye to brokers."""
+    await asyncio.gather(*(client.disconnect() for client in list(_on_engine)), return_exceptions=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypedDict, Unpack
 
-from tidegate.connection import Connect
+from tidegate.connection import Connect, ConnectOptions
 from tidegate.errors import ConfigurationError
 from tidegate.formatters import Formatter, JSONFormatter
 from tidegate.tls import make_context
@@ -78,6 +78,15 @@ class Options:
         others = (self.tls, self.token, self.formatter, self.connect)
         return (*plain, *map(_comparable, others))
 
+    def connection_key(self, broker: ConnectOptions) -> tuple[object, ...]:
+        """What tells apart two clients that name one client identifier, however they were told.
+
+        Args:
+            broker: what these options lead to.
+        """
+        tls = None if isinstance(self.tls, bool) else _comparable(self.tls)
+        return replace(broker, tls=None), broker.tls is not None, tls, _comparable(self.connect)
+
     def over(self, lower: Options) -> Options:
         """These options, filled up with those of a lower rank."""
         told = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
@@ -88,6 +97,17 @@ class Options:
                 lower = replace(lower, username=None, password=None, client_id=None, token=None, tls=None)
             lower = replace(lower, url=None, host=None, port=None)
         return replace(lower, **told)
+
+    def broker_host(self) -> str | None:
+        """The host of the broker that these options lead to; None where it is a bridge.
+
+        Raises:
+            ConfigurationError: the URL cannot be used.
+        """
+        target = parse_url(DEFAULT_URL if self.url is None else self.url)
+        if self.host is not None:
+            return self.host
+        return target.connect_options.host if target.kind == "mqtt" else None
 
     def make_transport(self) -> Transport:
         """The transport that these options lead to; nothing connects yet.
@@ -140,6 +160,7 @@ def _comparable(value: object) -> object:
 
 _lock = threading.Lock()
 _configured = Options()
+_generation = 0
 
 
 def configure(url: str | None = None, **where: Unpack[Where]) -> None:
@@ -154,12 +175,18 @@ def configure(url: str | None = None, **where: Unpack[Where]) -> None:
     Raises:
         ConfigurationError: the URL cannot be used.
     """
-    global _configured  # noqa: PLW0603 - said once for the process, like the environment
+    global _configured, _generation  # noqa: PLW0603 - said once for the process, like the environment
     if url is not None:
         parse_url(url)
     options = Options(url=url, **where)
     with _lock:
         _configured = options
+        _generation += 1
+
+
+def generation() -> int:
+    """How often ``configure`` was called: what was resolved in an earlier generation may be out of date."""
+    return _generation
 
 
 def resolve(options: Options) -> Options:

@@ -7,22 +7,26 @@ when a publishing function is first called, and when a handler is decorated.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-import os
+import inspect
 import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
-from tidegate.background import engine
-from tidegate.configuration import Options, Where, resolve
+from tidegate.background import at_fork_in_child, engine
+from tidegate.client import warn_of_qos_2
+from tidegate.configuration import Options, Where, generation, resolve
 from tidegate.errors import ConfigurationError, MQTTError
 from tidegate.handlers import Dispatch, is_coroutine_function, running_loop
+from tidegate.lane import Lane
+from tidegate.levels import NamedTopic
 from tidegate.message import Message
+from tidegate.profiles import is_aws_iot
 from tidegate.publisher import AsyncPublisher, make_message, require_qos, topic_list
-from tidegate.subscriber import AsyncSubscriber, checked
-from tidegate.topics import validate_topic
+from tidegate.subscriber import AsyncSubscriber, named_filters
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,47 +59,52 @@ def publish(
         TopicError: at decoration, where the topic name is not allowed.
         MQTTError: when the function is called and its result cannot be published; the function has run then.
     """
-    validate_topic(topic)
+    named = NamedTopic(topic)
     require_qos(qos)
     if retry_count < 0 or retry_delay < 0:
         raise ConfigurationError("retry_count and retry_delay are not negative")
-    options = Options(url=url, **where)
-
-    def message_of(value: Any) -> tuple[AsyncPublisher, Message]:
-        publisher, _ = _clients(options)
-        return publisher, make_message(publisher.formatter, topic, value, qos, retain)
+    where_to = _WhereTo(Options(url=url, **where), qos)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        topic_of = named.for_function(function)
+
+        def message_of(value: Any, *args: Any, **kwargs: Any) -> tuple[Lane, Message]:
+            clients, possible_qos = where_to.now()
+            formatter = clients.publisher.formatter
+            return clients.lane, make_message(
+                formatter, topic_of(*args, **kwargs), value, possible_qos, retain
+            )
+
         if is_coroutine_function(function):
             coroutine_function = cast("Callable[P, Awaitable[Any]]", function)
 
             @functools.wraps(function)
             async def publish_awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
                 value = await coroutine_function(*args, **kwargs)
-                publisher, message = message_of(value)
+                lane, message = message_of(value, *args, **kwargs)
                 for attempt in range(retry_count + 1):
                     try:
-                        await asyncio.wrap_future(engine.submit(publisher.publish_message(message)))
+                        await lane.publish_awaited(message)
                         break
                     except MQTTError as error:
                         await asyncio.sleep(_delay(error, attempt, retry_count, retry_delay))
                 return value
 
-            return cast("Callable[P, R]", publish_awaited)
+            return _take_over(function, cast("Callable[P, R]", publish_awaited))
 
         @functools.wraps(function)
         def publish_returned(*args: P.args, **kwargs: P.kwargs) -> R:
             value = function(*args, **kwargs)
-            publisher, message = message_of(value)
+            lane, message = message_of(value, *args, **kwargs)
             for attempt in range(retry_count + 1):
                 try:
-                    engine.run(publisher.publish_message(message))
+                    lane.publish(message)
                     break
                 except MQTTError as error:
                     time.sleep(_delay(error, attempt, retry_count, retry_delay))
             return value
 
-        return publish_returned
+        return _take_over(function, publish_returned)
 
     return decorate
 
@@ -124,13 +133,22 @@ def subscribe(
     Raises:
         TopicError: a filter is not allowed.
     """
-    filters = checked([(each, qos) for each in topic_list(topic)])
+    filters = named_filters([(each, qos) for each in topic_list(topic)])
     options = Options(url=url, **where)
 
     def decorate(function: Function) -> Function:
-        _, subscriber = _clients(options)
-        dispatch = Dispatch(function, subscriber.formatter, loop=running_loop(), with_topic=False)
-        engine.submit(subscriber.attach_in_background(filters, dispatch)).result()
+        clients = _clients(options)
+        subscriber = clients.subscriber
+        dispatch = Dispatch(
+            function,
+            subscriber.formatter,
+            [each for each, _ in filters],
+            loop=running_loop(),
+            with_topic=False,
+        )
+        wanted = [(each.filter, subscriber.possible_qos(qos)) for each, qos in filters]
+        engine.submit(subscriber.attach_in_background(wanted, dispatch)).result()
+        _note_handler(function, dispatch)
         return function
 
     return decorate
@@ -140,52 +158,105 @@ async_publish = publish
 async_subscribe = subscribe
 
 
-_Shared = tuple[AsyncPublisher, AsyncSubscriber]
+class _Clients:
+    """What decorated functions with the same options share: one connection.
+
+    Two connections would throw each other off the broker where the options name a client identifier.
+    """
+
+    def __init__(self, options: Options) -> None:
+        arguments = {name: getattr(options, name) for name in Options.__slots__}
+        self.publisher = AsyncPublisher(**arguments)
+        self.subscriber = AsyncSubscriber(**arguments)
+        self.publisher.share_connection(self.subscriber)
+        self.lane = Lane(self.publisher)
+
 
 _lock = threading.Lock()
-_shared: dict[tuple[object, ...], _Shared] = {}
-_of_parents: list[_Shared] = []  # for why they are kept see BackgroundLoop.forget
+_shared: dict[tuple[object, ...], _Clients] = {}
+_of_parents: list[_Clients] = []  # for why they are kept see BackgroundLoop.forget
+_times_ended = 0
+"""How often ``_shared`` was emptied, so that nobody goes on with what was in it."""
 
 
+@at_fork_in_child
 def _forget_all() -> None:
     """In a child process: the connections are the parent's, and so are the handlers that listen."""
-    global _lock  # noqa: PLW0603 - another thread of the parent's may have held it
+    global _lock, _times_ended  # noqa: PLW0603 - another thread of the parent's may have held the lock
     _lock = threading.Lock()
     _of_parents.extend(_shared.values())
     _shared.clear()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+    _times_ended += 1
 
 
 def disconnect_all() -> None:
     """End the connections that decorated functions share; the next call makes new ones."""
+    global _times_ended  # noqa: PLW0603
     with _lock:
-        pairs = list(_shared.values())
+        ended = list(_shared.values())
         _shared.clear()
-    for publisher, subscriber in pairs:
-        engine.run(publisher.disconnect())
-        engine.run(subscriber.disconnect())
+        _times_ended += 1
+    for clients in ended:
+        engine.run(clients.publisher.disconnect())
+        engine.run(clients.subscriber.disconnect())
 
 
-def _clients(options: Options) -> _Shared:
-    """The publisher and the subscriber for these options, over one connection.
-
-    Two connections would throw each other off the broker where the options name a client identifier.
-    """
+def _clients(options: Options) -> _Clients:
+    """The clients for these options, as ``configure`` and the environment fill them up now."""
     resolved = resolve(options)
     with _lock:
         found = _shared.get(resolved.key())
         if found is None:
-            arguments = _arguments(resolved)
-            found = AsyncPublisher(**arguments), AsyncSubscriber(**arguments)
-            found[0].share_connection(found[1])
-            _shared[resolved.key()] = found
+            found = _shared[resolved.key()] = _Clients(resolved)
         return found
 
 
-def _arguments(options: Options) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in Options.__slots__}
+class _WhereTo:
+    """Where a decorated function publishes, and with which QoS: looked up once, and after ``configure``."""
+
+    def __init__(self, options: Options, qos: int) -> None:
+        self._options = options
+        self._qos = qos
+        self._found: tuple[tuple[int, int], _Clients, int] | None = None
+        self._warned = False
+        if qos < 2:
+            return
+        with contextlib.suppress(MQTTError):  # what is wrong with the environment is told by the first call
+            host = resolve(options).broker_host()
+            self._warned = host is not None and is_aws_iot(host)
+        if self._warned:
+            warn_of_qos_2()
+
+    def now(self) -> tuple[_Clients, int]:
+        """The clients and the QoS; warns where that is lower than what was asked for."""
+        marks = generation(), _times_ended
+        found = self._found
+        if found is None or found[0] != marks:
+            clients = _clients(self._options)
+            qos = self._qos
+            if qos == 2 and clients.publisher.is_on_aws_iot:
+                qos = 1
+                if not self._warned:
+                    self._warned = True
+                    warn_of_qos_2()
+            found = self._found = marks, clients, qos
+        return found[1], found[2]
+
+
+_HANDLED_BY: Final = "_tidegate_dispatches"
+
+
+def _note_handler(function: Callable[..., Any], dispatch: Dispatch) -> None:
+    """Remember on a function what hands messages to it, for a decorator above this one."""
+    if inspect.isfunction(function):
+        vars(function).setdefault(_HANDLED_BY, []).append(dispatch)
+
+
+def _take_over(function: Callable[..., Any], publishing: Callable[P, R]) -> Callable[P, R]:
+    """Have a function that listens already called through the one that publishes what it returns."""
+    for dispatch in getattr(function, _HANDLED_BY, ()):
+        dispatch.replace_handler(publishing)
+    return publishing
 
 
 def _delay(error: MQTTError, attempt: int, retry_count: int, retry_delay: float) -> float:

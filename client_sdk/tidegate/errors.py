@@ -17,6 +17,8 @@
 
 Ask an error whose fault it is with ``fault`` (``"caller"``, ``"broker"`` or ``"network"``), and whether the
 same call may succeed later with ``retryable``. ``topic``, ``qos`` and ``reason_code`` are set where known.
+
+``UnsupportedQoSWarning`` is no error: the message goes out with a lower QoS.
 """
 
 from __future__ import annotations
@@ -140,6 +142,10 @@ class RefusedError(MQTTError):
 
 class NotAuthorizedError(RefusedError):
     """The broker's access rules forbid it (reason code 0x87)."""
+
+
+class UnsupportedQoSWarning(UserWarning):
+    """The broker has no such quality of service, and a lower one is used instead."""
 
 
 def refusal(action: str, reason_code: int, *, topic: str, qos: int | None = None) -> RefusedError:

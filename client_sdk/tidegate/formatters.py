@@ -9,7 +9,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 from uuid import UUID
 
 from tidegate.errors import PayloadError
@@ -46,10 +46,7 @@ class JSONFormatter:
         if isinstance(payload, bytes | bytearray | memoryview):
             return bytes(payload)
         try:
-            text = json.dumps(
-                payload, default=_to_json, allow_nan=False, ensure_ascii=False, separators=(",", ":")
-            )
-            return text.encode("utf-8")
+            return _encode(payload).encode("utf-8")
         except (TypeError, ValueError, ArithmeticError, RecursionError, BufferError) as error:
             raise PayloadError(f"the payload cannot be written as JSON: {error}") from error
 
@@ -92,6 +89,11 @@ def _to_json(value: Any) -> Any:
         if callable(convert):
             return convert()
     raise TypeError(f"{type(value).__name__} is not a type that JSON can carry")
+
+
+_encode: Final = json.JSONEncoder(
+    default=_to_json, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+).encode  # json.dumps makes an encoder for each call
 
 
 def to_payload(formatter: Formatter, value: Any) -> bytes:

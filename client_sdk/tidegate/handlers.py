@@ -8,6 +8,8 @@ Rules:
 3. A synchronous handler runs in a thread of its own, a coroutine function on the loop that was running when
    it was given, else on the SDK's loop for handlers.
 4. A queue is bounded; when it is full the oldest message is dropped, and the log says how many were.
+5. A message that does not fit what the handler's parameters are annotated with is logged, and the handler is
+   not called (``tidegate.binding``).
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import inspect
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tidegate.background import handlers as handlers_loop
+from tidegate.binding import Binding
 from tidegate.formatters import Formatter
+from tidegate.levels import NamedFilter
 from tidegate.message import Message
+from tidegate.typed import UnfitError
 
 logger = logging.getLogger("tidegate")
 
@@ -37,23 +42,25 @@ class Dispatch:
     Args:
         handler: a function or coroutine function.
         formatter: what reads payloads.
+        filters: the topic filters, whose named levels the handler may ask for.
         loop: where a coroutine function runs; the SDK's loop for handlers where it is left out.
-        with_topic: the handler takes ``(topic, payload)``; else ``(payload)``. One with a single parameter
-            that is annotated with ``Message`` takes the whole message.
+        with_topic: the handler takes ``(topic, payload)``; else ``(payload)``.
+
+    Raises:
+        ConfigurationError: the handler has a parameter that nothing fills.
     """
 
     def __init__(
         self,
         handler: Callable[..., Any],
         formatter: Formatter,
+        filters: Sequence[NamedFilter] = (),
         *,
         loop: asyncio.AbstractEventLoop | None,
         with_topic: bool,
     ) -> None:
         self._handler = handler
-        self._formatter = formatter
-        self._with_topic = with_topic
-        self._wants_message = wants_message(handler)
+        self._arguments = Binding(handler, formatter, filters, with_topic=with_topic).arguments
         self._name = getattr(handler, "__name__", type(handler).__name__)
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._dropped = 0
@@ -81,6 +88,10 @@ class Dispatch:
         self._messages.put(message)
         self._wake_task()
 
+    def replace_handler(self, handler: Callable[..., Any]) -> None:
+        """Call something else with the same parameters, of the same kind, from the next message on."""
+        self._handler = handler
+
     def end(self) -> None:
         """Hand over nothing more; what is queued already is dropped."""
         self._is_ended = True
@@ -107,7 +118,10 @@ class Dispatch:
     def _run(self) -> None:
         while (message := self._messages.get()) is not None and not self._is_ended:
             try:
-                self._handler(*self._arguments(message))
+                arguments, named = self._arguments(message)
+                self._handler(*arguments, **named)
+            except UnfitError as error:
+                self._log_unfit(message, error)
             except Exception:
                 logger.exception("handler %s failed on a message from %r", self._name, message.topic)
 
@@ -127,7 +141,10 @@ class Dispatch:
             if message is None:
                 return
             try:
-                await self._handler(*self._arguments(message))
+                arguments, named = self._arguments(message)
+                await self._handler(*arguments, **named)
+            except UnfitError as error:
+                self._log_unfit(message, error)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -136,11 +153,13 @@ class Dispatch:
             except Exception:
                 logger.exception("handler %s failed on a message from %r", self._name, message.topic)
 
-    def _arguments(self, message: Message) -> tuple[Any, ...]:
-        if self._wants_message:
-            return (message,)
-        payload = self._formatter.parse(message.payload)
-        return (message.topic, payload) if self._with_topic else (payload,)
+    def _log_unfit(self, message: Message, error: UnfitError) -> None:
+        logger.warning(
+            "handler %s was not called: the message from %r does not fit: %s",
+            self._name,
+            message.topic,
+            error,
+        )
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -150,28 +169,6 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)  # noqa: B004 - the method is looked at, not called
     )
-
-
-def wants_message(handler: Callable[..., Any]) -> bool:
-    """Whether a handler has one parameter, and that is annotated with ``Message``."""
-    try:
-        parameters = list(_signature(handler).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    if len(parameters) != 1:
-        return False
-    annotation = parameters[0].annotation
-    if isinstance(annotation, str):
-        return annotation.rpartition(".")[2] == "Message"
-    return annotation is Message
-
-
-def _signature(handler: Callable[..., Any]) -> inspect.Signature:
-    """The signature with its annotations as objects, or as text where they name what is not there."""
-    try:
-        return inspect.signature(handler, eval_str=True)
-    except Exception:  # noqa: BLE001 - annotations are code, and may raise anything
-        return inspect.signature(handler)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -13,6 +14,8 @@ from tidegate.client import AsyncClient
 from tidegate.configuration import Where
 from tidegate.errors import ConfigurationError
 from tidegate.formatters import Formatter, to_payload
+from tidegate.hooks import Hooked
+from tidegate.lane import Lane
 from tidegate.message import NO_PROPERTIES, Message, Properties
 from tidegate.reason_codes import describe
 from tidegate.strings import validate_properties
@@ -73,19 +76,60 @@ class AsyncPublisher(AsyncClient):
 
     async def publish_message(self, message: Message) -> PublishResult:
         """Publish a message whose payload is bytes already; raises what ``publish`` raises."""
-        reason_code = await self._open().publish(message)
+        qos = self.possible_qos(message.qos)
+        if qos != message.qos:
+            message = replace(message, qos=qos)
+        transport = self._open()
+        if self._session_transport is not None:
+            reason_code = await transport.publish(message)
+        else:
+            reason_code = await self._told(transport.publish(message))
+        if self._hooks is not None and self._hooks.tells_publish:
+            self._hooks.published()
         return PublishResult(message.topic, message.qos, message.retain, reason_code, describe(reason_code))
 
+    def submit(self, message: Message) -> asyncio.Future[int]:
+        """Begin to publish, on this client's loop, for a caller elsewhere.
 
-class Publisher:
+        Returns:
+            A future with the reason code, also a refusing one, or with the error that ``publish`` raises.
+        """
+        transport = self._open()
+        if self._session_transport is not None:
+            future = self._session_transport.submit(message)
+        else:
+            future = asyncio.ensure_future(self._told(transport.publish(message)))
+        if self._hooks is not None and self._hooks.tells_publish:
+            future.add_done_callback(self._tell_published)
+        return future
+
+    def takes_unwaited(self, message: Message) -> bool:
+        """Whether a QoS 0 message is surely sent without anybody waiting for it; asked from any thread."""
+        transport = self._session_transport
+        return transport is not None and not self.is_on_aws_iot and transport.takes_unwaited(message)
+
+    def _tell_published(self, future: asyncio.Future[int]) -> None:
+        if (
+            self._hooks is not None
+            and not future.cancelled()
+            and future.exception() is None
+            and future.result() < 0x80
+        ):
+            self._hooks.published()
+
+
+class Publisher(Hooked):
     """``AsyncPublisher`` with calls that block; the arguments are the same.
 
     The connection lives in a thread of the SDK's, so calls may come from any thread, also from inside a
-    running event loop, which then waits.
+    running event loop, which then waits. A QoS 0 message that a live connection takes is handed over without
+    waiting for the socket; it keeps its place in the order, and what still goes wrong with it is logged.
     """
 
     def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
         self._asynchronous = AsyncPublisher(url, **where)
+        self._asynchronous.lend_hooks(self)
+        self._lane = Lane(self._asynchronous)
         # one that goes out of use without disconnect leaves no connection behind
         weakref.finalize(self, engine.submit_call, self._asynchronous.disconnect).atexit = False
 
@@ -113,7 +157,11 @@ class Publisher:
 
     def publish_message(self, message: Message) -> PublishResult:
         """``AsyncPublisher.publish_message``, waiting."""
-        return engine.run(self._asynchronous.publish_message(message))
+        qos = self._asynchronous.possible_qos(message.qos)
+        if qos != message.qos:
+            message = replace(message, qos=qos)
+        reason_code = self._lane.publish(message)
+        return PublishResult(message.topic, message.qos, message.retain, reason_code, describe(reason_code))
 
     def __enter__(self) -> Self:
         try:
@@ -146,13 +194,14 @@ def make_message(
     """
     validate_topic(topic)
     require_qos(qos)
-    validate_properties(properties)
+    if properties is not NO_PROPERTIES:
+        validate_properties(properties)
     return Message(topic, to_payload(formatter, payload), qos, retain, properties)
 
 
 def require_qos(qos: int) -> None:
     """Raises ConfigurationError for anything that is not the number 0, 1 or 2 (MQTT 5 §4.3)."""
-    if isinstance(qos, bool) or qos not in (0, 1, 2):
+    if qos not in (0, 1, 2) or isinstance(qos, bool):
         raise ConfigurationError(f"qos={qos!r} is not a quality of service; it is 0, 1 or 2")
 
 

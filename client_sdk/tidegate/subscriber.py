@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
+from tidegate.arrivals import MAX_WAITING_MESSAGES, Arrivals
 from tidegate.background import engine
 from tidegate.client import AsyncClient
 from tidegate.configuration import Where
-from tidegate.errors import ConfigurationError, RefusedError, TopicError, UnsupportedError
+from tidegate.errors import ConfigurationError, MQTTError, TopicError, UnsupportedError
 from tidegate.handlers import Dispatch, running_loop
+from tidegate.hooks import Hooked
+from tidegate.levels import NamedFilter
+from tidegate.message import Message
 from tidegate.publisher import require_qos, topic_list
-from tidegate.topics import validate_filter
 
 logger = logging.getLogger("tidegate")
 
@@ -27,29 +31,98 @@ RETRY_MAX_SECONDS: Final = 30.0
 
 
 class AsyncSubscriber(AsyncClient):
-    """Follows topic filters; connects with the first, and again whenever the connection is lost."""
+    """Follows topic filters; connects with the first, and again whenever the connection is lost.
 
-    async def subscribe(self, topic: str | Iterable[str], handler: Handler, qos: int = 1) -> None:
+    What was subscribed to without a handler comes by iteration, which ends with ``disconnect``::
+
+        async with AsyncSubscriber() as subscriber:
+            await subscriber.subscribe("sensors/#")
+            async for message in subscriber:
+                ...
+
+    At most 10,000 messages wait for an iteration; beyond that the oldest are dropped, and the log says how
+    many.
+    """
+
+    _arrivals: Arrivals | None = None
+
+    async def subscribe(
+        self, topic: str | Iterable[str], handler: Handler | None = None, qos: int = 1
+    ) -> None:
         """Hand the messages of a filter, or of several, to a handler; returns when the broker granted them.
 
         Args:
-            topic: a topic filter (MQTT 5 §4.7), or several; a message that matches several comes once.
+            topic: a topic filter (MQTT 5 §4.7), or several; a message that matches several comes once. A
+                level in braces matches any, and the handler may have a parameter of that name.
             handler: a function or coroutine function that takes ``(topic, payload)``, or one parameter
-                annotated with ``Message``.
+                annotated with ``Message``; left out, the messages come by iteration.
             qos: the highest quality of service wanted.
 
         Raises:
             TopicError: a filter is not allowed.
+            ConfigurationError: the handler has a parameter that nothing fills.
             RefusedError: the broker refuses a filter.
             NotConnectedError: there was no connection in time.
         """
-        filters = checked([(each, qos) for each in topic_list(topic)])
-        await self.attach(filters, self._dispatch(handler))
+        await self.subscribe_multiple([(each, qos) for each in topic_list(topic)], handler)
 
-    async def subscribe_multiple(self, topics: Sequence[tuple[str, int] | str], handler: Handler) -> None:
+    async def subscribe_multiple(
+        self, topics: Sequence[tuple[str, int] | str], handler: Handler | None = None
+    ) -> None:
         """Like ``subscribe``, with several filters that each have a QoS of their own."""
-        filters = checked([(each, 1) if isinstance(each, str) else each for each in topics])
-        await self.attach(filters, self._dispatch(handler))
+        filters = named_filters([(each, 1) if isinstance(each, str) else each for each in topics])
+        wanted = [(each.filter, self.possible_qos(qos)) for each, qos in filters]
+        if handler is None:
+            transport = self._open()
+            await self._told(transport.subscribe(wanted, self._own_arrivals().receive))
+        else:
+            names = [each for each, _ in filters]
+            dispatch = Dispatch(handler, self.formatter, names, loop=running_loop(), with_topic=True)
+            await self.attach(wanted, dispatch)
+
+    async def messages(
+        self,
+        topic: str | Iterable[str],
+        qos: int = 1,
+        *,
+        max_waiting: int = MAX_WAITING_MESSAGES,
+    ) -> AsyncGenerator[Message, None]:
+        """Iterate over the messages of a filter, or of several; leaving the loop ends the subscription.
+
+        Args:
+            topic: a topic filter, or several; a message that matches several comes once.
+            qos: the highest quality of service wanted.
+            max_waiting: how many messages wait for the iteration before the oldest are dropped.
+
+        Raises:
+            MQTTError: what ``subscribe`` raises, with the first step.
+        """
+        filters = named_filters([(each, qos) for each in topic_list(topic)])
+        transport = self._open()
+        arrivals = Arrivals(asyncio.get_running_loop(), max_waiting)
+        receive = arrivals.receive
+        wanted = [(each.filter, self.possible_qos(qos)) for each, qos in filters]
+        await self._told(transport.subscribe(wanted, receive))
+        self._at_disconnect.append(arrivals.end)
+        try:
+            async for message in arrivals:
+                yield message
+        finally:
+            self._at_disconnect.remove(arrivals.end)
+            if not self._is_closed:
+                with contextlib.suppress(MQTTError):  # the broker forgets it with the connection
+                    await transport.unsubscribe(receive)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """The messages of what was subscribed to without a handler; two iterations share them."""
+        return self._own_arrivals()
+
+    def _own_arrivals(self) -> Arrivals:
+        if self._arrivals is None:
+            self._open()
+            self._arrivals = Arrivals(asyncio.get_running_loop())
+            self._at_disconnect.append(self._arrivals.end)
+        return self._arrivals
 
     async def start_listening(self) -> None:
         """Wait until ``disconnect`` is called; handlers run meanwhile, as they do without this call."""
@@ -61,38 +134,36 @@ class AsyncSubscriber(AsyncClient):
     async def attach(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
         """Subscribe, with a dispatch made elsewhere; raises what ``subscribe`` raises."""
         transport = self._open()
-        await transport.subscribe(filters, dispatch.receive)
+        await self._told(transport.subscribe(filters, dispatch.receive))
         self._at_disconnect.append(dispatch.end)
 
     async def attach_in_background(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
-        """Like ``attach``, but returns at once; what is wrong is tried again, unless the broker refuses."""
+        """Like ``attach``, but returns at once, and tries until it works."""
         task = asyncio.create_task(self._insist(filters, dispatch), name=f"tidegate follow {filters[0][0]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _insist(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
         delay = RETRY_MIN_SECONDS
-        has_failed = False
+        last_reason = ""
         while True:
             try:
                 await self.attach(filters, dispatch)
-            except (RefusedError, TopicError, UnsupportedError) as error:
+            except (TopicError, UnsupportedError) as error:
                 logger.error("no longer trying: %s", error)  # noqa: TRY400 - the text has it all
                 return
             except Exception as error:  # noqa: BLE001 - a token's function may raise anything
-                if not has_failed:
+                reason = type(error).__name__
+                if reason != last_reason:
                     logger.warning("cannot follow %s yet: %s; trying until it works", filters[0][0], error)
-                has_failed = True
+                last_reason = reason
             else:
                 return
             await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - jitter
             delay = min(delay * 2, RETRY_MAX_SECONDS)
 
-    def _dispatch(self, handler: Handler) -> Dispatch:
-        return Dispatch(handler, self.formatter, loop=running_loop(), with_topic=True)
 
-
-class Subscriber:
+class Subscriber(Hooked):
     """``AsyncSubscriber`` with calls that block; the arguments are the same.
 
     Messages arrive in the background as soon as ``subscribe`` returned; ``loop_forever`` only waits.
@@ -100,6 +171,7 @@ class Subscriber:
 
     def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
         self._asynchronous = AsyncSubscriber(url, **where)
+        self._asynchronous.lend_hooks(self)
         self._stopped = threading.Event()
 
     def connect(self) -> None:
@@ -117,9 +189,12 @@ class Subscriber:
 
     def subscribe_multiple(self, topics: Sequence[tuple[str, int] | str], handler: Handler) -> None:
         """``AsyncSubscriber.subscribe_multiple``, waiting."""
-        filters = checked([(each, 1) if isinstance(each, str) else each for each in topics])
-        dispatch = Dispatch(handler, self._asynchronous.formatter, loop=running_loop(), with_topic=True)
-        engine.run(self._asynchronous.attach(filters, dispatch))
+        filters = named_filters([(each, 1) if isinstance(each, str) else each for each in topics])
+        wanted = [(each.filter, self._asynchronous.possible_qos(qos)) for each, qos in filters]
+        names = [each for each, _ in filters]
+        formatter = self._asynchronous.formatter
+        dispatch = Dispatch(handler, formatter, names, loop=running_loop(), with_topic=True)
+        engine.run(self._asynchronous.attach(wanted, dispatch))
 
     def loop_forever(self) -> None:
         """Wait until ``disconnect`` is called, or Ctrl-C is pressed, which disconnects."""
@@ -143,7 +218,7 @@ class Subscriber:
         self.disconnect()
 
 
-def checked(filters: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+def named_filters(filters: Sequence[tuple[str, int]]) -> list[tuple[NamedFilter, int]]:
     """Filters and their QoS, valid and at least one.
 
     Raises:
@@ -152,7 +227,6 @@ def checked(filters: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """
     if not filters:
         raise ConfigurationError("there is no topic filter to subscribe to")
-    for topic_filter, qos in filters:
-        validate_filter(topic_filter)
+    for _, qos in filters:
         require_qos(qos)
-    return list(filters)
+    return [(NamedFilter(text), qos) for text, qos in filters]

@@ -207,22 +207,28 @@ def test_a_function_that_raises_publishes_nothing(broker: MemoryBroker) -> None:
     assert broker.published == []
 
 
-def test_a_refused_handler_is_logged_and_stays_callable(
-    broker: MemoryBroker, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log says that it is not tried any more; other handlers go on."""
+def test_a_refused_handler_is_logged_and_asks_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal is logged once, and access that is granted later is enough; others go on meanwhile."""
+    denied = {"denied/a"}
+    broker = MemoryBroker(authorize=lambda action, topic, options: 0x87 if topic in denied else 0)
+    configure(connect=broker.connect)
     got: list[Any] = []
 
     @subscribe("denied/a")
     def handle(payload: Any) -> Any:
+        got.append(payload)
         return payload
 
-    subscribe("allowed")(got.append)
-    wait_until(lambda: "no longer trying" in caplog.text)
+    others: list[Any] = []
+    subscribe("allowed")(others.append)
+    wait_until(lambda: "Not authorized" in caplog.text)
     assert handle(7) == 7
     allowed = publish("allowed")(lambda: 1)
-    wait_until(lambda: bool(allowed() and got))
-    assert got[0] == 1
+    wait_until(lambda: bool(allowed() and others))
+    denied.clear()
+    send = publish("denied/a")(lambda: 8)
+    wait_until(lambda: bool(send() and 8 in got))
+    assert caplog.text.count("Not authorized") == 1
 
 
 async def test_methods_and_classes_can_be_decorated(broker: MemoryBroker) -> None:

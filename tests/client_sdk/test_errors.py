@@ -35,7 +35,7 @@ def tree_of_classes() -> dict[str, str | None]:
     return {
         name: None if kind is MQTTError else kind.__bases__[0].__name__
         for name, kind in vars(errors).items()
-        if isinstance(kind, type) and issubclass(kind, Exception)
+        if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, Warning)
     }
 
 

@@ -10,15 +10,9 @@ import pytest
 
 from tests.support.bridge import wait_until
 from tidegate import JSONFormatter, Message
-from tidegate import message as message_module
-from tidegate.handlers import MAX_QUEUED_MESSAGES, Dispatch, is_coroutine_function, wants_message
+from tidegate.handlers import MAX_QUEUED_MESSAGES, Dispatch, is_coroutine_function
 
 SECONDS = 20.0
-
-
-class _Note:
-    class Message:
-        """A namesake of the SDK's class."""
 
 
 def dispatch(handler: Any, *, loop: asyncio.AbstractEventLoop | None = None) -> Dispatch:
@@ -26,55 +20,11 @@ def dispatch(handler: Any, *, loop: asyncio.AbstractEventLoop | None = None) -> 
     return Dispatch(handler, JSONFormatter(), loop=loop, with_topic=False)
 
 
-def _whole(message: Message) -> None: ...
-
-
-def _whole_by_module(message: message_module.Message) -> None: ...
-
-
-def _whole_of_unknown(message: Message, *rest: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-
-
-def _strangers(note: _Note.Message) -> None: ...
-
-
 def _plain(payload: dict[str, Any]) -> None: ...
-
-
-def _two(topic: str, message: Message) -> None: ...
 
 
 class _Callable:
     async def __call__(self, message: Message) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("handler", "expected"),
-    [
-        (_whole, True),
-        (_whole_by_module, True),
-        (functools.partial(_two, "a"), True),
-        (_Callable(), True),
-        (_strangers, False),
-        (_plain, False),
-        (_two, False),
-        (_whole_of_unknown, False),
-        (lambda message: None, False),
-        (print, False),
-        (dict, False),
-    ],
-    ids=repr,
-)
-def test_only_the_sdks_message_annotation_asks_for_the_whole_message(handler: Any, expected: bool) -> None:
-    """One parameter annotated with this very class gets everything; a namesake or another shape does not."""
-    assert wants_message(handler) is expected
-
-
-def test_an_annotation_that_cannot_be_resolved_counts_by_its_name() -> None:
-    """A name imported for type checkers alone is not there when the program runs."""
-    namespace: dict[str, Any] = {}
-    exec("from __future__ import annotations\ndef handle(message: tidegate.Message): ...", namespace)
-    assert wants_message(namespace["handle"])
 
 
 @pytest.mark.parametrize(

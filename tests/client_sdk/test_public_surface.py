@@ -33,6 +33,7 @@ PUBLIC = [
     "TLSError",
     "TopicError",
     "UnsupportedError",
+    "UnsupportedQoSWarning",
     "async_publish",
     "async_subscribe",
     "configure",

@@ -52,7 +52,7 @@ class BridgeTransport:
         # Streams hold their connections, and must not take those of calls.
         self._client = _client(url, verify, MAX_CONNECTIONS)
         self._stream_client = _client(url, verify, None)
-        self._streams: set[asyncio.Task[None]] = set()
+        self._streams: dict[asyncio.Task[None], Receive] = {}
         self._is_closed = False
         self._calls = 0
         self._last_call: asyncio.Future[None] | None = None
@@ -84,13 +84,20 @@ class BridgeTransport:
         self._require_open()
         stream = Stream(self._stream_client, self._authorization, filters, receive)
         task = asyncio.create_task(stream.run(), name=f"tidegate stream {filters[0][0]}")
-        self._streams.add(task)
-        task.add_done_callback(self._streams.discard)
+        self._streams[task] = receive
+        task.add_done_callback(self._streams.pop)
         try:
             await stream.opened
         except BaseException:
             task.cancel()
             raise
+
+    async def unsubscribe(self, receive: Receive) -> None:
+        """End the streams that were opened for ``receive``."""
+        streams = [task for task, each in self._streams.items() if each == receive]
+        for task in streams:
+            task.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
 
     async def close(self) -> None:
         """Wait for calls in flight, and end the streams and the connections."""

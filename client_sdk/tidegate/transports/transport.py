@@ -9,10 +9,12 @@ Rules for an implementation:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tidegate.message import Message
+from tidegate.session import StateChange
 
 Receive = Callable[[Message], None]
 
@@ -36,5 +38,22 @@ class Transport(Protocol):
             MQTTError: there is no connection.
         """
 
+    async def unsubscribe(self, receive: Receive) -> None:
+        """End what ``subscribe`` was called for with ``receive``; nothing happens where there is nothing."""
+
     async def close(self) -> None:
         """Flush what is in flight, end the subscriptions, and disconnect; a second call does nothing."""
+
+
+@runtime_checkable
+class SessionTransport(Transport, Protocol):
+    """A way that has a session of its own with the broker, and so knows more."""
+
+    def submit(self, message: Message) -> asyncio.Future[int]:
+        """Publish without waiting; the reason code may be a refusing one."""
+
+    def takes_unwaited(self, message: Message) -> bool:
+        """Whether the connection of the moment surely takes a QoS 0 message; asked from any thread."""
+
+    def watch(self, tell: Callable[[StateChange], None]) -> None:
+        """Tell of each change of the session's state."""
