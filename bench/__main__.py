@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench import fanout, publish
+from bench import fanout, publish, sdk
 
 
 class Benchmark(NamedTuple):
@@ -20,6 +20,7 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "publish": Benchmark(publish.run, rounds=5, seconds=4),
+    "sdk": Benchmark(sdk.run, rounds=9, seconds=2),
     "fanout": Benchmark(fanout.run, rounds=3, seconds=5),
 }
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
+from tidegate.background import running_loop
 from tidegate.message import Message
 
 logger = logging.getLogger("tidegate")
@@ -59,5 +60,8 @@ class Arrivals(AsyncIterator[Message]):
         return self._messages.popleft()
 
     def _wake(self) -> None:
+        if running_loop() is self._loop:
+            self._arrived.set()
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._arrived.set)

@@ -135,6 +135,14 @@ class BackgroundLoop:
         loop.run_forever()
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def at_fork_in_child(call: Call) -> Call:
     """Have a function called in each child process, where the system has ``fork``."""
     if hasattr(os, "register_at_fork"):

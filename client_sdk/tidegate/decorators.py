@@ -16,16 +16,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
-from tidegate.background import at_fork_in_child, engine
+from tidegate.background import at_fork_in_child, engine, running_loop
 from tidegate.client import warn_of_qos_2
 from tidegate.configuration import Options, Where, generation, resolve
 from tidegate.errors import ConfigurationError, MQTTError
-from tidegate.handlers import Dispatch, is_coroutine_function, running_loop
+from tidegate.formatters import to_payload
+from tidegate.handlers import Dispatch, is_coroutine_function
 from tidegate.lane import Lane
 from tidegate.levels import NamedTopic
 from tidegate.message import Message
 from tidegate.profiles import is_aws_iot
-from tidegate.publisher import AsyncPublisher, make_message, require_qos, topic_list
+from tidegate.publisher import AsyncPublisher, require_qos, topic_list
 from tidegate.subscriber import AsyncSubscriber, named_filters
 
 P = ParamSpec("P")
@@ -68,12 +69,12 @@ def publish(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         topic_of = named.for_function(function)
 
-        def message_of(value: Any, *args: Any, **kwargs: Any) -> tuple[Lane, Message]:
+        def message_of(value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Lane, Message]:
             clients, possible_qos = where_to.now()
-            formatter = clients.publisher.formatter
-            return clients.lane, make_message(
-                formatter, topic_of(*args, **kwargs), value, possible_qos, retain
-            )
+            payload = to_payload(clients.publisher.formatter, value)
+            # topic and QoS were checked at decoration, and levels are when they are filled
+            where = topic if topic_of is None else topic_of(*args, **kwargs)
+            return clients.lane, Message(where, payload, possible_qos, retain)
 
         if is_coroutine_function(function):
             coroutine_function = cast("Callable[P, Awaitable[Any]]", function)
@@ -81,7 +82,7 @@ def publish(
             @functools.wraps(function)
             async def publish_awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
                 value = await coroutine_function(*args, **kwargs)
-                lane, message = message_of(value, *args, **kwargs)
+                lane, message = message_of(value, args, kwargs)
                 for attempt in range(retry_count + 1):
                     try:
                         await lane.publish_awaited(message)
@@ -95,7 +96,7 @@ def publish(
         @functools.wraps(function)
         def publish_returned(*args: P.args, **kwargs: P.kwargs) -> R:
             value = function(*args, **kwargs)
-            lane, message = message_of(value, *args, **kwargs)
+            lane, message = message_of(value, args, kwargs)
             for attempt in range(retry_count + 1):
                 try:
                     lane.publish(message)

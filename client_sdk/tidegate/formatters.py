@@ -57,7 +57,7 @@ class JSONFormatter:
         except UnicodeDecodeError:
             return message
         try:
-            return json.loads(text, parse_constant=_refuse_constant)
+            return _decode(text)
         except (ValueError, RecursionError):
             return text
 
@@ -90,6 +90,8 @@ def _to_json(value: Any) -> Any:
             return convert()
     raise TypeError(f"{type(value).__name__} is not a type that JSON can carry")
 
+
+_decode: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode  # json.loads would make one a call
 
 _encode: Final = json.JSONEncoder(
     default=_to_json, allow_nan=False, ensure_ascii=False, separators=(",", ":")

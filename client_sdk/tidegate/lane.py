@@ -89,6 +89,7 @@ class Lane:
         # Cleared first: what is handed over from now on wakes the loop again, or is still seen below.
         self._is_woken = False
         handed = self._handed
+        unwaited: list[asyncio.Future[int]] = []
         while handed:
             message, caller = handed.popleft()
             if caller is not None and caller.has_given_up:
@@ -102,13 +103,23 @@ class Lane:
                     caller.fail(error)
                 continue
             if caller is None:
-                self._unsent += 1
-                future.add_done_callback(self._sent)
+                unwaited.append(future)
             else:
                 caller.future = future
                 future.add_done_callback(caller.settle)
+        if unwaited:
+            self._unsent += len(unwaited)
+            unwaited[-1].add_done_callback(lambda _: self._sent(unwaited))
 
-    def _sent(self, future: asyncio.Future[int]) -> None:
+    def _sent(self, unwaited: list[asyncio.Future[int]]) -> None:
+        """The last of a batch is settled, and as a rule all are; a callback for each would cost more."""
+        for future in unwaited:
+            if future.done():
+                self._settle(future)
+            else:
+                future.add_done_callback(self._settle)
+
+    def _settle(self, future: asyncio.Future[int]) -> None:
         self._unsent -= 1
         error = None if future.cancelled() else future.exception()
         if error is not None:

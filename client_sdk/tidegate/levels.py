@@ -60,14 +60,14 @@ class NamedTopic:
             validate_topic("/".join(levels))
         self.text = text
 
-    def for_function(self, function: Callable[..., Any]) -> Callable[..., str]:
-        """What gives the topic for the arguments of a call.
+    def for_function(self, function: Callable[..., Any]) -> Callable[..., str] | None:
+        """What gives the topic for the arguments of a call; None where it is always the same.
 
         Raises:
             ConfigurationError: a name is none of the function's parameters.
         """
         if not self._levels:
-            return lambda *_, **__: self.text
+            return None
         signature = inspect.signature(function)
         for _, name in self._levels:
             parameter = signature.parameters.get(name)

@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 from tidegate.background import engine
 from tidegate.client import AsyncClient
 from tidegate.configuration import Where
-from tidegate.errors import ConfigurationError
+from tidegate.errors import ConfigurationError, refusal
 from tidegate.formatters import Formatter, to_payload
 from tidegate.hooks import Hooked
 from tidegate.lane import Lane
@@ -20,6 +20,7 @@ from tidegate.message import NO_PROPERTIES, Message, Properties
 from tidegate.reason_codes import describe
 from tidegate.strings import validate_properties
 from tidegate.topics import validate_topic
+from tidegate.transports.direct import DirectTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,14 @@ class AsyncPublisher(AsyncClient):
 
     async def publish_message(self, message: Message) -> PublishResult:
         """Publish a message whose payload is bytes already; raises what ``publish`` raises."""
-        qos = self.possible_qos(message.qos)
-        if qos != message.qos:
-            message = replace(message, qos=qos)
+        if message.qos == 2:
+            message = replace(message, qos=self.possible_qos(2))
         transport = self._open()
-        if self._session_transport is not None:
+        if isinstance(transport, DirectTransport):  # without the coroutines between
+            reason_code = await transport.submit(message)
+            if reason_code >= 0x80:
+                raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
+        elif self._session_transport is not None:
             reason_code = await transport.publish(message)
         else:
             reason_code = await self._told(transport.publish(message))
@@ -157,9 +161,8 @@ class Publisher(Hooked):
 
     def publish_message(self, message: Message) -> PublishResult:
         """``AsyncPublisher.publish_message``, waiting."""
-        qos = self._asynchronous.possible_qos(message.qos)
-        if qos != message.qos:
-            message = replace(message, qos=qos)
+        if message.qos == 2:
+            message = replace(message, qos=self._asynchronous.possible_qos(2))
         reason_code = self._lane.publish(message)
         return PublishResult(message.topic, message.qos, message.retain, reason_code, describe(reason_code))
 

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from tidegate.arrivals import MAX_WAITING_MESSAGES, Arrivals
-from tidegate.background import engine
+from tidegate.background import engine, running_loop
 from tidegate.client import AsyncClient
 from tidegate.configuration import Where
 from tidegate.errors import ConfigurationError, MQTTError, TopicError, UnsupportedError
-from tidegate.handlers import Dispatch, running_loop
+from tidegate.handlers import Dispatch
 from tidegate.hooks import Hooked
 from tidegate.levels import NamedFilter
 from tidegate.message import Message

@@ -50,7 +50,7 @@ async def test_a_slow_handler_loses_the_oldest_and_the_log_says_how_many(
 
     slow = dispatch(handle)
     slow.receive(Message("a", b"-1"))
-    await asyncio.to_thread(wait_until, slow._messages.empty)
+    await asyncio.to_thread(wait_until, lambda: not slow._messages)
     count = MAX_QUEUED_MESSAGES + 5
     for number in range(count):
         slow.receive(Message("a", b"%d" % number))

@@ -80,7 +80,8 @@ class DirectTransport:
 
     async def publish(self, message: Message) -> int:
         """Publish over the session."""
-        await self._start()
+        if not self._is_started or self._is_closed:
+            await self._start()
         return await self._session.publish(message)
 
     def submit(self, message: Message) -> asyncio.Future[int]:
