@@ -1,11 +1,11 @@
-"""Reading the events of a bridge's stream back into messages."""
+"""The events of a bridge's stream: reading them back into messages, and writing messages so."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from tidegate.message import NO_PROPERTIES, Message, Properties
@@ -45,6 +45,54 @@ def read_envelope(text: str) -> Message:
         _properties(body.get("properties") or {}),
         received_at=datetime.fromisoformat(body["time"]).timestamp(),
     )
+
+
+def write_envelope(message: Message) -> str:
+    """The event for a message, on one line; ``read_envelope`` gives the message back."""
+    payload, encoding = _payload(message.payload)
+    facts = {
+        "topic": message.topic,
+        "encoding": encoding,
+        "qos": message.qos,
+        "retain": message.retain,
+        "time": datetime.fromtimestamp(message.received_at, UTC).isoformat(timespec="milliseconds"),
+        "properties": _written(message.properties),
+    }
+    members = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    order = ("topic", "payload", "encoding", "qos", "retain", "time", "properties")
+    members["payload"] = payload
+    return "{" + ", ".join(f'"{name}": {members[name]}' for name in order) + "}"
+
+
+def _payload(octets: bytes) -> tuple[str, str]:
+    """The payload as it stands in the event, and its encoding."""
+    try:
+        text = octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return json.dumps(base64.b64encode(octets).decode("ascii")), "base64"
+    try:
+        json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return json.dumps(text, ensure_ascii=False), "text"
+    return text.replace("\r", " ").replace("\n", " "), "json"  # there they are nothing but space
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and Infinity are Python's, not JSON's."""
+    raise ValueError(name)
+
+
+def _written(properties: Properties) -> dict[str, Any]:
+    correlation_data = properties.correlation_data
+    found: dict[str, Any] = {
+        "payload_format": properties.payload_format,
+        "message_expiry": properties.message_expiry,
+        "content_type": properties.content_type,
+        "response_topic": properties.response_topic,
+        "correlation_data": None if correlation_data is None else base64.b64encode(correlation_data).decode(),
+        "user_properties": list(properties.user_properties) or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _split_members(text: str) -> dict[str, tuple[Any, str]]:
