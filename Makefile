@@ -30,6 +30,7 @@ check: $(DEV) ## lint, format, types, import contracts, declared dependencies
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/deptry .
 	cd client_sdk && ../$(VENV)/bin/deptry .
