@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
@@ -65,6 +66,7 @@ class AsyncClient(Hooked):
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_disconnect: list[Callable[[], None]] = []
+        self._guard: AsyncGenerator[None, None] | None = None
 
     async def connect(self) -> None:
         """Connect now, instead of with the first call; harmless where there is a connection.
@@ -137,6 +139,10 @@ class AsyncClient(Hooked):
         self._forks = engine.forks
         if engine.is_loop(loop):
             _on_engine.add(self)
+        else:
+            self._guard = _until_the_loop_ends(self._transport)
+            with contextlib.suppress(StopIteration):
+                self._guard.__anext__().send(None)  # up to its ``yield``
         hooked = self._hooked()
         if hooked is not None:
             self._hooks = Hooks(hooked, None if self._has_thread else loop)
@@ -154,6 +160,14 @@ class AsyncClient(Hooked):
             raise
         self._hooks.connected()
         return outcome
+
+
+async def _until_the_loop_ends(transport: Transport) -> AsyncGenerator[None, None]:
+    """Close what nobody closed: a loop ends its generators when it ends, and one that goes out of use too."""
+    try:
+        yield
+    finally:
+        await transport.close()
 
 
 def warn_of_qos_2() -> None:

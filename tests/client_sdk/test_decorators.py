@@ -15,6 +15,7 @@ from tidegate import (
     JSONFormatter,
     Message,
     NotAuthorizedError,
+    NotConnectedError,
     PayloadError,
     Subscriber,
     TopicError,
@@ -23,7 +24,7 @@ from tidegate import (
     subscribe,
 )
 from tidegate.connection import ConnectOptions
-from tidegate.decorators import disconnect_all
+from tidegate.decorators import _delay, disconnect_all
 from tidegate.memory import MemoryBroker
 
 SECONDS = 20.0
@@ -193,6 +194,20 @@ async def test_what_no_retry_can_help_is_raised_at_once(broker: MemoryBroker) ->
     with pytest.raises(PayloadError):
         unwritable()
     assert len(calls) == 3
+
+
+def test_retries_back_off_with_jitter() -> None:
+    """Each delay is about twice the one before, no two alike; after the last the error comes out."""
+    error = NotConnectedError("away")
+    delays = [_delay(error, attempt, 5, 0.5) for attempt in range(5)]
+    for attempt, delay in enumerate(delays):
+        assert 0.75 * 0.5 * 2**attempt <= delay <= 1.25 * 0.5 * 2**attempt
+    assert len({_delay(error, 0, 1, 1.0) for _ in range(20)}) > 1
+    with pytest.raises(NotConnectedError):
+        _delay(error, 5, 5, 0.5)
+    for final in (TopicError("bad"), PayloadError("bad"), ConfigurationError("bad")):
+        with pytest.raises(type(final)):
+            _delay(final, 0, 5, 0.5)
 
 
 def test_a_function_that_raises_publishes_nothing(broker: MemoryBroker) -> None:

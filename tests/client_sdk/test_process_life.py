@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 from tests.support.bridge import wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import ReservedPort
-from tidegate import Message, Publisher, Subscriber
+from tidegate import AsyncPublisher, Message, Publisher, Subscriber
 
 
 def environment(url: str) -> dict[str, str]:
@@ -258,3 +260,58 @@ def test_children_publish_over_connections_of_their_own(
         for number in range(1 if identifier else 3):
             expected |= {f"child {number}", f"child {number} again"}
         wait_until(lambda: set(got) == expected)
+
+
+@pytest.mark.parametrize("identifier", ["", "?client_id=left"])
+def test_a_loop_that_ends_takes_its_clients_along(identifier: str, fresh_mosquitto: Mosquitto) -> None:
+    """A client that nobody disconnected says goodbye when ``asyncio.run`` returns; nothing is left open."""
+    program = """
+import asyncio, gc
+from tidegate import AsyncPublisher, AsyncSubscriber
+
+async def main():
+    publisher = AsyncPublisher()
+    await publisher.connect()
+    await publisher.publish("left", 1)
+    subscriber = AsyncSubscriber()
+    await subscriber.subscribe("left", print)
+    global kept
+    kept = publisher, subscriber
+
+async def keep():
+    publisher = AsyncPublisher()
+    await publisher.publish("left", 2, qos=0)
+    await asyncio.sleep(3600)
+
+async def both():
+    asyncio.create_task(keep())
+    await main()
+
+asyncio.run(both())
+gc.collect()
+print("ended")
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=environment(fresh_mosquitto.url + identifier),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "ended\n", "")
+    goodbyes = fresh_mosquitto.log.count(" disconnected.")
+    assert (goodbyes, fresh_mosquitto.log.count("New client connected")) == ((1, 1) if identifier else (3, 3))
+
+
+async def test_an_asynchronous_client_that_is_dropped_leaves_no_connection(
+    fresh_mosquitto: Mosquitto,
+) -> None:
+    """A publisher that nobody holds any more disconnects."""
+    publisher = AsyncPublisher(fresh_mosquitto.url)
+    await publisher.publish("dropped", 1)
+    del publisher
+    gc.collect()
+    async with asyncio.timeout(20):
+        while " disconnected." not in fresh_mosquitto.log:
+            await asyncio.sleep(0.01)
