@@ -38,7 +38,8 @@ class Arrivals(AsyncIterator[Message]):
     def receive(self, message: Message) -> None:
         """Take a message; called on the connection's loop."""
         if len(self._messages) >= self._max_waiting:
-            self._messages.popleft()
+            with contextlib.suppress(IndexError):  # the iteration took it meanwhile
+                self._messages.popleft()
             self._dropped += 1
             if self._dropped & (self._dropped - 1) == 0:  # at 1, 2, 4, 8 …
                 logger.warning("the iteration is too slow: %d messages dropped so far", self._dropped)
@@ -51,13 +52,14 @@ class Arrivals(AsyncIterator[Message]):
         self._wake()
 
     async def __anext__(self) -> Message:
-        while not self._messages:
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._messages.popleft()
             if self._is_ended:
                 raise StopAsyncIteration
             self._arrived.clear()
             if not self._messages and not self._is_ended:
                 await self._arrived.wait()
-        return self._messages.popleft()
 
     def _wake(self) -> None:
         if running_loop() is self._loop:

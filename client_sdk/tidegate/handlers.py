@@ -56,6 +56,9 @@ class Dispatch:
         loop: where a coroutine function runs; the SDK's loop for handlers where it is left out.
         with_topic: the handler takes ``(topic, payload)``; else ``(payload)``.
 
+    Attributes:
+        owner: whose handler it is, kept from being collected as long as messages come for it.
+
     Raises:
         ConfigurationError: the handler has a parameter that nothing fills.
     """
@@ -69,6 +72,7 @@ class Dispatch:
         loop: asyncio.AbstractEventLoop | None,
         with_topic: bool,
     ) -> None:
+        self.owner: object = None
         self._handler = handler
         self._arguments = Binding(handler, formatter, filters, with_topic=with_topic).arguments
         self._name = getattr(handler, "__name__", type(handler).__name__)
@@ -119,6 +123,7 @@ class Dispatch:
     def end(self) -> None:
         """Hand over nothing more; what is queued already is dropped."""
         self._is_ended = True
+        self.owner = None
         self._wake()
 
     def _wake_put_off(self) -> None:

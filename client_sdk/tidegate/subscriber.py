@@ -134,6 +134,7 @@ class AsyncSubscriber(AsyncClient):
     async def attach(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
         """Subscribe, with a dispatch made elsewhere; raises what ``subscribe`` raises."""
         transport = self._open()
+        dispatch.owner = dispatch.owner or self
         await self._told(transport.subscribe(filters, dispatch.receive))
         self._at_disconnect.append(dispatch.end)
 
@@ -194,6 +195,7 @@ class Subscriber(Hooked):
         names = [each for each, _ in filters]
         formatter = self._asynchronous.formatter
         dispatch = Dispatch(handler, formatter, names, loop=running_loop(), with_topic=True)
+        dispatch.owner = self
         engine.run(self._asynchronous.attach(wanted, dispatch))
 
     def loop_forever(self) -> None:

@@ -61,6 +61,27 @@ async def test_a_slow_handler_loses_the_oldest_and_the_log_says_how_many(
     slow.end()
 
 
+@pytest.mark.parametrize("kind", ["function", "coroutine function", "coroutine function elsewhere"])
+async def test_messages_that_come_thick_and_fast_all_arrive_in_order(kind: str) -> None:
+    """They are handed over in batches, the last one too, and a lone one after a pause is not forgotten."""
+    got: list[int] = []
+    loop = asyncio.get_running_loop() if kind == "coroutine function" else None
+    handler = got.append if kind == "function" else _Recorder(got)
+    busy = dispatch(handler, loop=loop)
+    count = 0
+    for burst in (3000, 1, 1, 3000, 1):
+        for _ in range(burst):
+            busy.receive(Message("a", b"%d" % count))
+            count += 1
+            if count % 10 == 0:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(SECONDS):
+            while len(got) < count:
+                await asyncio.sleep(0.001)
+    assert got == list(range(count))
+    busy.end()
+
+
 async def test_a_handler_that_was_ended_gets_nothing_more() -> None:
     """What was queued at the end is dropped, for both kinds of handler."""
     for make in (lambda got: got.append, _Recorder):

@@ -13,7 +13,7 @@ import pytest
 from tests.support.bridge import wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import ReservedPort
-from tidegate import AsyncPublisher, Message, Publisher, Subscriber
+from tidegate import AsyncPublisher, AsyncSubscriber, Message, Publisher, Subscriber
 
 
 def environment(url: str) -> dict[str, str]:
@@ -314,4 +314,21 @@ async def test_an_asynchronous_client_that_is_dropped_leaves_no_connection(
     gc.collect()
     async with asyncio.timeout(20):
         while " disconnected." not in fresh_mosquitto.log:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_subscriber_that_is_dropped_goes_on_for_its_handlers(mosquitto: Mosquitto) -> None:
+    """Nobody need hold a client for the sake of its handlers, blocking or not."""
+    got: set[str] = set()
+
+    async def listen() -> None:
+        await AsyncSubscriber(mosquitto.url).subscribe("kept/async", lambda topic, _: got.add(topic))
+        Subscriber(mosquitto.url).subscribe("kept/blocking", lambda topic, _: got.add(topic))
+
+    await listen()
+    gc.collect()
+    async with AsyncPublisher(mosquitto.url) as publisher, asyncio.timeout(20):
+        for topic in ("kept/async", "kept/blocking"):
+            await publisher.publish(topic, 1)
+        while got != {"kept/async", "kept/blocking"}:
             await asyncio.sleep(0.01)
