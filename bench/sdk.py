@@ -71,6 +71,8 @@ _REFERENCES: Final = {
     "@publish, QoS 1": "paho, QoS 1",
     "Publisher.publish, QoS 1": "paho, QoS 1",
     "a connection for each call, QoS 1": "paho, QoS 1",
+    "AsyncPublisher.publish, of bytes, one after another": "Session.publish, one after another",
+    "AsyncPublisher.publish, of bytes, 100 at once": "Session.publish, 100 at once",
     "AsyncPublisher.publish, one after another": "Session.publish, one after another",
     "AsyncPublisher.publish, 100 at once": "Session.publish, 100 at once",
     "@async_publish, one after another": "Session.publish, one after another",
@@ -139,6 +141,7 @@ async def _awaited(port: int, turns: int, turn_seconds: float) -> Rates:
     async with AsyncPublisher(url) as publisher:
         contestants: dict[str, Callable[[], Any]] = {
             "Session.publish": lambda: session.publish(Message(TOPIC, BODY, 1)),
+            "AsyncPublisher.publish, of bytes": lambda: publisher.publish(TOPIC, BODY),
             "AsyncPublisher.publish": lambda: publisher.publish(TOPIC, VALUE),
             "@async_publish": decorated,
         }
