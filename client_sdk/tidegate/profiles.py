@@ -1,9 +1,8 @@
 """Kinds of brokers, and the limits that they do not tell in CONNACK.
 
-- ``generic``: nothing is known but what CONNACK says. On MQTT 3.1.1 it says nothing: the session then has no
-  properties, no reason codes and no subscription identifiers, and ``IN_FLIGHT_UNTOLD`` bounds what is in flight.
-- ``aws-iot``: AWS IoT Core. It answers QoS 2 and packets beyond its quotas by closing the connection, or not at
-  all, so its quotas are kept before sending. They are those of its message broker at the time of writing.
+- ``generic``: nothing is known but what CONNACK says.
+- ``aws-iot``: AWS IoT Core. It answers QoS 2 and packets beyond its quotas by closing the connection, or not
+  at all, so its quotas are kept before sending. They are those of its message broker at the time of writing.
 
 A profile narrows what CONNACK said, and never widens it.
 """
