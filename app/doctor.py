@@ -15,7 +15,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from app.doctor_advice import StepError, explain_connect, explain_tcp
 from app.doctor_tls import shake_hands
-from tidegate.connection import Connection, ConnectOptions, Subscription
+from tidegate.connection import BrokerLimits, Carry, Connection, ConnectOptions, Subscription
 from tidegate.connections import aiomqtt_connection
 from tidegate.errors import ConfigurationError, MQTTConnectionError, MQTTError
 from tidegate.message import Message
@@ -275,6 +275,10 @@ class _Path:
 
     def on_published(self, token: Any, reason_code: int) -> None:
         self._ended.put_nowait(reason_code)
+
+    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[object]) -> Sequence[Carry]:
+        """Nothing is kept."""
+        return []
 
     def on_lost(self, error: MQTTConnectionError) -> None:
         self._ended.put_nowait(error)
