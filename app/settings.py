@@ -38,8 +38,9 @@ from pydantic_settings import (
 )
 
 from app.settings_sources import PREFIX, UnknownNames, unknown_names, variable
-from tidegate.connection import ConnectOptions, ProtocolVersion
+from tidegate.connection import ConnectOptions, ProfileChoice, ProtocolVersion
 from tidegate.errors import TLSError
+from tidegate.profiles import check_client_id
 from tidegate.url import parse_url
 
 _PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3.1.1": 4}
@@ -118,6 +119,13 @@ class Settings(BaseSettings):
         "auto",
         description="The version of MQTT. `auto` tries 5 first, and 3.1.1 where the broker has no 5.",
         examples=["3.1.1"],
+    )
+    broker_profile: ProfileChoice = Field(
+        "auto",
+        description="The kind of broker, whose limits are kept to before anything is sent: `aws-iot` for AWS "
+        "IoT Core, `generic` for any other. `auto` tells it from the host name and from what the broker "
+        "says; set it where AWS IoT stands behind a name of your own.",
+        examples=["aws-iot"],
     )
     broker_session_expiry_seconds: int = Field(
         0,
@@ -325,6 +333,7 @@ class Settings(BaseSettings):
             )
         if self.broker_password.get_secret_value() and not (self.broker_username or options.username):
             raise ValueError("TIDEGATE_BROKER_PASSWORD needs TIDEGATE_BROKER_USERNAME")
+        check_client_id(self.broker_client_id or options.client_id, options.host, self.broker_profile)
         return self
 
     def connect_options(self) -> ConnectOptions:
@@ -340,6 +349,7 @@ class Settings(BaseSettings):
             tls=None if options.tls is None else self._tls(),
             client_id=self.broker_client_id or options.client_id,
             session_expiry_seconds=self.broker_session_expiry_seconds,
+            profile=self.broker_profile,
             username=self.broker_username or options.username,
             password=self.broker_password.get_secret_value() or options.password,
             keepalive_seconds=(

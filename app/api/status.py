@@ -16,12 +16,28 @@ MAX_SUBSCRIPTIONS: Final = 1000
 
 
 class BrokerLimitsStatus(BaseModel):
-    """What the broker said in CONNACK (MQTT 5 §3.2.2.3)."""
+    """What the broker said in CONNACK (MQTT 5 §3.2.2.3), within the limits of its profile."""
 
-    mqtt_version: str = Field(description="`5` or `3.1.1`.", examples=["5"])
+    mqtt_version: str = Field(
+        description="`5`, or `3.1.1`, which has no properties and no reason codes.", examples=["5"]
+    )
     receive_maximum: int = Field(description="Messages of QoS 1 and 2 that may be in flight.", examples=[20])
     maximum_qos: int = Field(description="The highest quality of service.", examples=[2])
     maximum_packet_size: int | None = Field(description="In bytes; null for no limit.", examples=[268435455])
+    maximum_payload_bytes: int | None = Field(
+        description="In bytes; null for no limit but the packet's.", examples=[131_072]
+    )
+    maximum_topic_bytes: int | None = Field(
+        description="Of a topic or filter, in UTF-8; null for MQTT's own.", examples=[256]
+    )
+    maximum_topic_slashes: int | None = Field(
+        description="In a topic or filter; null for no limit of the broker's.", examples=[7]
+    )
+    maximum_filters: int = Field(description="Topic filters in one SUBSCRIBE.", examples=[100])
+    topic_alias_maximum: int = Field(
+        description="The highest topic alias that the broker takes.", examples=[10]
+    )
+    keepalive_seconds: int = Field(description="The Keep Alive in force.", examples=[15])
     retain_available: bool = Field(description="Whether messages can be retained.")
     wildcard_available: bool = Field(description="Whether filters may have wildcards.")
     shared_available: bool = Field(description="Whether `$share` may be subscribed to.")
@@ -38,6 +54,9 @@ class BrokerStatus(BaseModel):
         description="`connecting`, `connected`, `disconnected` or `closed`.", examples=["connected"]
     )
     address: str = Field(description="Host and port.", examples=["localhost:1883"])
+    profile: str = Field(
+        description="The kind of broker: `generic` or `aws-iot`, as set or found.", examples=["generic"]
+    )
     last_round_trip_seconds_ago: float | None = Field(
         description="The age of the last proven round trip; null without a connection.", examples=[0.8]
     )
@@ -116,6 +135,7 @@ def _broker(link: BrokerLink) -> BrokerStatus:
     return BrokerStatus(
         state=session.state.value,
         address=session.address,
+        profile=session.profile,
         last_round_trip_seconds_ago=session.last_round_trip_seconds_ago,
         last_error=None if error is None else str(error),
         in_flight=session.in_flight,
@@ -127,6 +147,12 @@ def _broker(link: BrokerLink) -> BrokerStatus:
             receive_maximum=limits.receive_maximum,
             maximum_qos=limits.maximum_qos,
             maximum_packet_size=limits.maximum_packet_size,
+            maximum_payload_bytes=limits.maximum_payload_bytes,
+            maximum_topic_bytes=limits.maximum_topic_bytes,
+            maximum_topic_slashes=limits.maximum_topic_slashes,
+            maximum_filters=limits.maximum_filters,
+            topic_alias_maximum=limits.topic_alias_maximum,
+            keepalive_seconds=limits.keepalive_seconds,
             retain_available=limits.retain_available,
             wildcard_available=limits.wildcard_available,
             shared_available=limits.shared_available,

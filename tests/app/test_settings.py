@@ -53,6 +53,7 @@ def test_every_setting_has_a_meaning_and_an_example_that_is_allowed() -> None:
         ("TIDEGATE_CORS_ORIGINS", "https://a.example, http://b:8080", "cors_origins",
          ("https://a.example", "http://b:8080")),
         ("TIDEGATE_BROKER_PROTOCOL", "3.1.1", "broker_protocol", "3.1.1"),
+        ("TIDEGATE_BROKER_PROFILE", "aws-iot", "broker_profile", "aws-iot"),
     ],
 )  # fmt: skip
 def test_a_variable_sets_its_field(
@@ -267,3 +268,14 @@ def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path, certificat
     )
     with pytest.raises(TLSError, match=r"encrypted\.key"):
         settings.connect_options()
+
+
+def test_a_client_id_that_the_broker_does_not_take_is_refused_at_the_start() -> None:
+    """AWS IoT closes the connection on one of more than 128 bytes, found by the host name or set."""
+    too_long = "x" * 129
+    for options in (
+        {"broker_url": "mqtts://a1b2c3-ats.iot.eu-west-1.amazonaws.com"},
+        {"broker_profile": "aws-iot"},
+    ):
+        assert "takes at most 128" in refusal(broker_client_id=too_long, **options)
+    assert Settings(broker_client_id=too_long).broker_client_id == too_long

@@ -55,6 +55,7 @@ async def started(
     await session.connected(SECONDS)
     try:
         yield session
+        await session.connected(SECONDS)  # no attempt is left half-way
     finally:
         await session.close(flush_seconds=0)
 

@@ -96,6 +96,7 @@ class StrictBroker:
         self.port = self._reserved.number
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._postponed: list[tuple[asyncio.StreamWriter, bytes]] = []
 
     @property
@@ -107,10 +108,14 @@ class StrictBroker:
         """Say this in CONNACK from now on."""
         self._limits = limits
 
-    def hang_up(self) -> None:
-        """Close every connection."""
+    def hang_up(self, reason_code: int | None = None) -> None:
+        """Close every connection, after a DISCONNECT where there is a reason code (MQTT 5 §3.14)."""
         for writer in tuple(self._writers):
-            writer.transport.abort()
+            if reason_code is None:
+                writer.transport.abort()
+            else:
+                writer.write(_disconnect(reason_code))
+                writer.close()
 
     def answer_now(self) -> None:
         """Send the answers that were left out, and leave out none any more."""
@@ -129,10 +134,17 @@ class StrictBroker:
         assert self._server is not None
         self._server.close()
         self.hang_up()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._reserved.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         self._writers.add(writer)
         stream = b""
         version = 4
@@ -161,6 +173,7 @@ class StrictBroker:
         except OSError:
             pass
         finally:
+            self._tasks.discard(task)
             self._writers.discard(writer)
             writer.close()
 
@@ -203,9 +216,13 @@ class StrictBroker:
 
     async def _end(self, writer: asyncio.StreamWriter, version: int) -> None:
         if version >= 5 and self._reason_code is not None:
-            writer.write(bytes([PacketType.DISCONNECT << 4, 2, self._reason_code, 0]))
+            writer.write(_disconnect(self._reason_code))
         with contextlib.suppress(OSError):
             await writer.drain()
+
+
+def _disconnect(reason_code: int) -> bytes:
+    return bytes([PacketType.DISCONNECT << 4, 2, reason_code, 0])
 
 
 def _acknowledgement(kind: PacketType | None, packet_id: int) -> bytes:
