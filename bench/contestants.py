@@ -122,10 +122,11 @@ def uvicorn(application: str) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def bridge(broker_port: int) -> Iterator[tuple[int, int]]:
-    """Run the bridge as a user does; gives pid and port."""
+def bridge(broker_port: int, settings: Mapping[str, str] | None = None) -> Iterator[tuple[int, int]]:
+    """Run the bridge as a user does, with further settings by variable; gives pid and port."""
     port = free_port()
     environment = {
+        **(settings or {}),
         "TIDEGATE_BROKER_URL": f"mqtt://127.0.0.1:{broker_port}",
         "TIDEGATE_PORT": str(port),
         "TIDEGATE_LOG_LEVEL": "warning",
