@@ -123,6 +123,23 @@ async def test_others_are_acknowledged_while_a_suspect_is_tried() -> None:
         assert await asyncio.gather(*suspects) == [0] * 3
 
 
+async def test_a_suspect_whose_time_is_up_makes_room_for_the_next() -> None:
+    """No answer comes to the first, which fails; the second is tried then, and acknowledged."""
+    async with StrictBroker() as broker, started(broker.port) as session:
+        broker.unanswered = {PacketType.PUBLISH}
+        first = session.submit(Message("suspect/0", b"", 1), timeout_seconds=2.0)
+        second = session.submit(Message("suspect/1", b"", 1))
+        for end in (1, 2):
+            await until(lambda goal=2 * end: len(broker.published) == goal)  # type: ignore[misc]
+            broker.hang_up()
+        await until(lambda: len(broker.published) == 5)
+        broker.unanswered.clear()
+        with pytest.raises(OutcomeUnknownError):
+            await first
+        assert await second == 0
+        assert [each.topic for each in broker.published[4:]] == ["suspect/0", "suspect/1"]
+
+
 @pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_a_kept_session_does_not_bring_the_message_back_for_ever(

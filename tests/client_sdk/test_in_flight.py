@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from tests.support.answer_proxy import AnswerProxy
+from tests.support.brokers import Client
 from tests.support.mosquitto import Mosquitto
 from tests.support.packets import PacketType
 from tests.support.strict_broker import RECEIVE_MAXIMUM, StrictBroker
-from tidegate.connection import ConnectOptions, ProtocolVersion, Subscription
+from tidegate.connection import Carry, ConnectOptions, ProtocolVersion, SessionMemory, Subscription
+from tidegate.connections.aiomqtt_connection import connect
 from tidegate.errors import MQTTConnectionError, OutcomeUnknownError
 from tidegate.memory import MemoryBroker
 from tidegate.message import Message
@@ -290,20 +292,61 @@ async def test_the_broker_in_memory_goes_on_with_exchanges_too(version: Protocol
     await session.close()
 
 
-async def test_a_silent_connection_is_closed_though_messages_are_in_flight() -> None:
-    """Its answers may come when a new one is in use; they are nobody's then."""
-    async with StrictBroker() as broker:
-        session = Session(
-            ConnectOptions("127.0.0.1", broker.port, keepalive_seconds=1),
-            reconnect_min_seconds=0.01,
-            publish_timeout_seconds=SECONDS,
-        )
-        await session.start()
-        await session.connected(SECONDS)
-        broker.unanswered = {PacketType.PUBLISH, PacketType.PINGREQ}
-        publishing = session.submit(Message("m", b"", 1))
-        await until(lambda: len(broker.published) == 2)
-        broker.answer_now()
+async def test_a_message_that_was_released_already_is_a_success() -> None:
+    """PUBCOMP is lost, and the broker knows the identifier no more when PUBREL comes again (§4.3.3)."""
+    async with StrictBroker(keeps_sessions=True) as broker, started(broker.port) as session:
+        broker.unanswered = {PacketType.PUBREL}
+        publishing = session.submit(Message("m", b"", 2))
+        await until(lambda: broker.postponed == 1)
+        broker.unanswered.clear()
+        broker.hang_up()
         assert await publishing == 0
-        await until(lambda: broker.open_connections == 1)
-        await session.close()
+        assert len(broker.published) == 1
+
+
+async def test_a_dropped_exchange_keeps_its_packet_identifier_from_others() -> None:
+    """The broker may still wait to be told of the release, and would take a new message for the old one."""
+    memory = SessionMemory()
+    async with StrictBroker(keeps_sessions=True) as broker:
+        options = ConnectOptions(
+            "127.0.0.1",
+            broker.port,
+            client_id="dropped",
+            clean_start=False,
+            session_expiry_seconds=60,
+            memory=memory,
+        )
+        broker.unanswered = {PacketType.PUBLISH}
+        first = Client()
+        first.connection = await connect(options, first)
+        for qos in (1, 2):
+            first.connection.publish(Message("stale", b"", qos), qos)
+        await until(lambda: len(broker.published) == 2)
+        broker.hang_up()
+        await first.until(lambda: bool(first.losses))
+        broker.unanswered.clear()
+        memory.last_packet_id = broker.published[0].packet_id - 1
+        second = Client()
+        second.carries = {1: Carry.DROP, 2: Carry.DROP}
+        second.connection = await connect(options, second)
+        assert second.resumed == [1, 2]
+        for _ in range(3):
+            await second.publish(Message("new", b"", 1))
+        stale = [each.packet_id for each in broker.published[:2]]
+        assert stale == [1, 2]
+        assert [each.packet_id for each in broker.published[2:]] == [1, 3, 4]
+        await second.connection.close()
+
+
+async def test_giving_up_a_close_closes_all_the_same() -> None:
+    """A broker that answers nothing does not keep the connection open, whoever stops waiting for it."""
+    async with StrictBroker() as broker:
+        broker.unanswered = {PacketType.PUBLISH}
+        client = Client()
+        client.connection = await connect(ConnectOptions("127.0.0.1", broker.port), client)
+        client.connection.publish(Message("m", b"", 1), "token")
+        await until(lambda: len(broker.published) == 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.connection.close()
+        await until(lambda: broker.open_connections == 0)

@@ -92,6 +92,7 @@ class StrictBroker:
         self._limits = limits
         self._keeps_sessions = keeps_sessions
         self._known: set[bytes] = set()
+        self._unreleased: set[int] = set()
         self._reserved = ReservedPort()
         self.port = self._reserved.number
         self._server: asyncio.Server | None = None
@@ -103,6 +104,11 @@ class StrictBroker:
     def open_connections(self) -> int:
         """How many are open now."""
         return len(self._writers)
+
+    @property
+    def postponed(self) -> int:
+        """How many answers were left out."""
+        return len(self._postponed)
 
     def set_limits(self, limits: bytes) -> None:
         """Say this in CONNACK from now on."""
@@ -197,11 +203,18 @@ class StrictBroker:
         answer = b""
         if kind is PacketType.PUBLISH:
             message = self.published[-1]
+            if message.qos == 2:
+                self._unreleased.add(message.packet_id)
             answer = _acknowledgement(
                 {0: None, 1: PacketType.PUBACK, 2: PacketType.PUBREC}[message.qos], message.packet_id
             )
         elif kind is PacketType.PUBREL:
-            answer = _acknowledgement(PacketType.PUBCOMP, int.from_bytes(rest[:2], "big"))
+            packet_id = int.from_bytes(rest[:2], "big")
+            if packet_id in self._unreleased or version < 5:
+                answer = _acknowledgement(PacketType.PUBCOMP, packet_id)
+            else:  # Packet Identifier not found (MQTT 5 §3.7.2.1)
+                answer = bytes([PacketType.PUBCOMP << 4, 3]) + rest[:2] + b"\x92"
+            self._unreleased.discard(packet_id)
         elif kind is PacketType.PINGREQ:
             answer = bytes([PacketType.PINGRESP << 4, 0])
         elif kind is PacketType.SUBSCRIBE:
