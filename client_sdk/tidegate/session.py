@@ -17,9 +17,7 @@ import asyncio
 import contextlib
 import logging
 import random
-import secrets
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from tidegate.connection import (
@@ -28,7 +26,6 @@ from tidegate.connection import (
     Connect,
     Connection,
     ConnectOptions,
-    SessionMemory,
     Subscription,
 )
 from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
@@ -37,8 +34,8 @@ from tidegate.held_filters import HeldFilters, subscribe, unsubscribe
 from tidegate.limits import check_filter
 from tidegate.message import Message
 from tidegate.outbox import Outbox
-from tidegate.profiles import check_client_id, find_profile, narrowed
 from tidegate.reason_codes import describe
+from tidegate.session_opening import SessionOpening
 from tidegate.session_state import SessionState, StateChange
 
 __all__ = ["Session", "SessionState", "StateChange"]
@@ -87,12 +84,10 @@ class Session:
         reconnect_min_seconds: float = 0.2,
         reconnect_max_seconds: float = 30.0,
     ) -> None:
-        client_id = options.client_id or f"tidegate-{secrets.token_hex(6)}"
-        check_client_id(client_id, options.host, options.profile)
-        self._options = replace(options, client_id=client_id)
+        self._opening = SessionOpening(options, connect)
+        self._options = self._opening.options
         self._deliver = on_message
         self._tell_state = on_state
-        self._connect = connect
         self._reconnect_min_seconds = reconnect_min_seconds
         self._reconnect_max_seconds = reconnect_max_seconds
         self._timeout_seconds = publish_timeout_seconds
@@ -100,11 +95,9 @@ class Session:
             max_in_flight=max_in_flight,
             max_waiting=max_waiting,
             publish_timeout_seconds=publish_timeout_seconds,
-            keeps_session=bool(options.session_expiry_seconds),
+            keeps_session=self._opening.keeps_session,
         )
         self._filters = HeldFilters()
-        self._memory = SessionMemory() if options.session_expiry_seconds else None
-        self._is_new = True
         self._state = SessionState.IDLE
         self._error: MQTTError | None = None
         self._connection: Connection | None = None
@@ -127,9 +120,7 @@ class Session:
     @property
     def profile(self) -> str:
         """The kind of broker, as far as it is known (``tidegate.profiles``)."""
-        if self._connection is not None:
-            return self._limits.profile
-        return find_profile(self._options.host, self._options.profile).name
+        return self._opening.profile if self._connection is None else self._limits.profile
 
     @property
     def last_error(self) -> MQTTError | None:
@@ -309,7 +300,7 @@ class Session:
         while True:
             self._lost = loop.create_future()
             try:
-                connection = await self._open()
+                connection = await self._opening.open(self)
             except MQTTError as error:
                 # An attempt that got as far as CONNACK may have resumed what was in flight.
                 self._outbox.connection_lost(error, hung_up=True)
@@ -340,35 +331,16 @@ class Session:
             await self._close_quickly(connection)
             return MQTTConnectionError(f"the session failed: {error!r}")
 
-    async def _open(self) -> Connection:
-        if self._memory is None:
-            return await self._connect_once(self._options)
-        options = replace(self._options, clean_start=False, memory=self._memory)
-        if self._is_new and self._options.clean_start:
-            # A clean session ends with its connection on 3.1.1, and with Mosquitto's process on MQTT 5: this
-            # one clears what there was, no more.
-            await (await self._connect_once(replace(self._options, session_expiry_seconds=0))).close()
-        connection = await self._connect_once(options)
-        self._is_new = False
-        return connection
-
-    async def _connect_once(self, options: ConnectOptions) -> Connection:
-        if self._connect is not None:
-            return await self._connect(options, self)
-        from tidegate.connections import aiomqtt_connection  # noqa: PLC0415 - loaded where it is used
-
-        return await aiomqtt_connection.connect(options, self)
-
     async def _serve(self, connection: Connection) -> MQTTConnectionError:
         """Use a connection until it is lost, and say why it was."""
         assert self._lost is not None
         self._answered()
-        self._limits = limits = narrowed(connection.limits, self._options.host, self._options.profile)
+        self._limits = limits = self._opening.limits_of(connection)
         try:
             refused = await self._filters.restore(
                 connection,
                 limits,
-                is_kept=limits.session_present and self._memory is not None,
+                is_kept=limits.session_present and self._opening.keeps_session,
                 timeout_seconds=self._timeout_seconds,
             )
         except (TimeoutError, MQTTConnectionError) as error:
