@@ -38,8 +38,8 @@ from pydantic_settings import (
 )
 
 from app.settings_sources import PREFIX, UnknownNames, unknown_names, variable
+from tidegate.bundles import bundle_of_files
 from tidegate.connection import ConnectOptions, ProtocolVersion
-from tidegate.errors import TLSError
 from tidegate.url import parse_url
 
 _PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3.1.1": 4}
@@ -97,14 +97,18 @@ class Settings(BaseSettings):
     )
     broker_certificate_file: FilePath | None = Field(
         None,
-        description="The client certificate that the broker is shown, with its chain, as PEM.",
+        description="The client certificate that the broker is shown, with its chain, as PEM, DER or "
+        "PKCS#12.",
         examples=["/run/secrets/broker/tls.crt"],
     )
     broker_key_file: FilePath | None = Field(
         None,
-        description="The client certificate's key, not encrypted, as PEM. Left out, it is read from the "
-        "certificate file.",
+        description="The client certificate's key, as PEM or DER. Left out, it is read from the certificate "
+        "file.",
         examples=["/run/secrets/broker/tls.key"],
+    )
+    broker_key_passphrase: SecretStr = Field(
+        SecretStr(""), description="What opens that key, where it is encrypted.", examples=["…"]
     )
     broker_keepalive_seconds: int = Field(
         15,
@@ -318,6 +322,8 @@ class Settings(BaseSettings):
                 )
         if self.broker_key_file is not None and self.broker_certificate_file is None:
             raise ValueError("TIDEGATE_BROKER_KEY_FILE needs TIDEGATE_BROKER_CERTIFICATE_FILE")
+        if self.broker_key_passphrase.get_secret_value() and self.broker_certificate_file is None:
+            raise ValueError("TIDEGATE_BROKER_KEY_PASSPHRASE needs TIDEGATE_BROKER_CERTIFICATE_FILE")
         if self.broker_session_expiry_seconds and not (self.broker_client_id or options.client_id):
             raise ValueError(
                 "TIDEGATE_BROKER_SESSION_EXPIRY_SECONDS needs TIDEGATE_BROKER_CLIENT_ID: a session is kept "
@@ -353,18 +359,15 @@ class Settings(BaseSettings):
         )
 
     def _tls(self) -> ssl.SSLContext:
-        file = self.broker_ca_file
-        try:
-            context = ssl.create_default_context(cafile=file)
-            file = self.broker_certificate_file
-            if file is not None:
-                # With a password at hand, OpenSSL does not ask for one at the terminal.
-                context.load_cert_chain(file, self.broker_key_file, password="")
-        except (OSError, ValueError) as error:
-            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            files = ", ".join(str(each) for each in (file, self.broker_key_file) if each is not None)
-            raise TLSError(f"{files} cannot be used: {reason}", file=str(file)) from error
-        return context
+        """A certificate that is out of its dates is warned about and used: the broker decides."""
+        return bundle_of_files(
+            ca=self.broker_ca_file,
+            certificate=self.broker_certificate_file,
+            key=self.broker_key_file,
+            passphrase=self.broker_key_passphrase.get_secret_value(),
+            key_setting=variable("broker_key_passphrase"),
+            validity="warn",
+        ).context()
 
 
 def is_loopback(host: str) -> bool:

@@ -298,5 +298,5 @@ async def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
     wrong.write_text("not a certificate")
     step = failure(await examine_bridge(f"https://{LOOPBACK}:1", ca_file=wrong))
     assert "URL" == step.name
-    assert "wrong.pem cannot be used" in step.detail
+    assert "wrong.pem holds no certificate authority" in step.detail
     assert "--ca-file" in step.advice
