@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from app.settings import Settings
 from app.settings_errors import allowed, describe_errors
 from tests.support.certificates import Certificates
+from tests.support.issued import NOW, issue
 from tidegate.errors import TLSError
 
 
@@ -114,7 +116,9 @@ def test_an_argument_that_is_no_setting_is_refused() -> None:
     assert "did you mean TIDEGATE_PORT?" in refusal(prot=1)
 
 
-@pytest.mark.parametrize("variable", ["TIDEGATE_URL", "TIDEGATE_TOKEN"])
+@pytest.mark.parametrize(
+    "variable", ["TIDEGATE_URL", "TIDEGATE_TOKEN", "TIDEGATE_TLS", "TIDEGATE_TLS_PASSPHRASE"]
+)
 def test_the_sdk_s_variables_are_let_be(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """A program may use the SDK and start a bridge."""
     monkeypatch.setenv(variable, "http://127.0.0.1:8080")
@@ -265,5 +269,34 @@ def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path, certificat
         broker_certificate_file=certificates.client_certificate,
         broker_key_file=encrypted,
     )
-    with pytest.raises(TLSError, match=r"encrypted\.key"):
+    with pytest.raises(
+        TLSError, match=r"encrypted\.key is encrypted; give its TIDEGATE_BROKER_KEY_PASSPHRASE"
+    ):
         settings.connect_options()
+    for passphrase, words in (("hunter2", None), ("hunter3", "TIDEGATE_BROKER_KEY_PASSPHRASE does not open")):
+        given = settings.model_dump(exclude_unset=True) | {"broker_key_passphrase": passphrase}
+        settings = Settings(**given)
+        assert "hunter" not in repr(settings)
+        if words is None:
+            assert settings.connect_options().tls is not None
+        else:
+            with pytest.raises(TLSError, match=words):
+                settings.connect_options()
+
+
+def test_a_passphrase_without_its_certificate_is_refused() -> None:
+    """It would open nothing."""
+    text = refusal(broker_url="mqtts://broker.example", broker_key_passphrase="hunter2")
+    assert "TIDEGATE_BROKER_KEY_PASSPHRASE needs TIDEGATE_BROKER_CERTIFICATE_FILE" in text
+    assert "hunter2" not in text
+
+
+def test_a_certificate_that_has_expired_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The bridge starts all the same, and its handshakes tell what the broker thinks of it."""
+    old = issue("bridge", ends=NOW - timedelta(hours=1))
+    (tmp_path / "pair.pem").write_bytes(old.pem + old.key())
+    settings = Settings(broker_url="mqtts://broker.example", broker_certificate_file=tmp_path / "pair.pem")
+    assert settings.connect_options().tls is not None
+    assert [True] == ["CN=bridge" in each.message and "expired" in each.message for each in caplog.records]

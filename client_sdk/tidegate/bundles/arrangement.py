@@ -44,7 +44,7 @@ def find_pair(parts: Parts, place: str) -> Pair | None:
     if parts.keys:
         key = parts.keys[0]
         if not parts.certificates:
-            raise TLSError(f"{place} has a key, in {key.source}, and no certificate for it", file=key.source)
+            raise TLSError(f"{place} has a key{_in(key, place)} and no certificate for it", file=key.source)
         others = _sources(clients or parts.certificates)
         raise TLSError(
             f"the key in {_sources(parts.keys)} does not belong to the certificate in {others}; "
@@ -52,9 +52,10 @@ def find_pair(parts: Parts, place: str) -> Pair | None:
             file=key.source,
         )
     if clients:
-        source = clients[0].source
+        client = clients[0]
         raise TLSError(
-            f"{place} has the certificate of {clients[0].label}, in {source}, and no key for it", file=source
+            f"{place} has the certificate of {client.label}{_in(client, place)} and no key for it",
+            file=client.source,
         )
     return None
 
@@ -120,6 +121,10 @@ def find_authorities(
     if not trusted and leaf is not None:
         trusted = [each for each in sent if each.source != leaf.source]
     return trusted, useless
+
+
+def _in(part: Certificate | PrivateKey, place: str) -> str:
+    return "" if part.source == place else f", in {part.source},"
 
 
 def _sources(parts: Sequence[Certificate] | Sequence[PrivateKey]) -> str:

@@ -98,7 +98,7 @@ class Bundle:
             with _as_file(content) as path:
                 context.load_cert_chain(path, password=passphrase)
         except ssl.SSLError as error:
-            reason = error.reason or str(error)
+            reason: str = error.reason or str(error)
             raise TLSError(
                 f"OpenSSL does not take the certificate in {certificate.source} with its key: "
                 f"{reason.lower().replace('_', ' ')}",

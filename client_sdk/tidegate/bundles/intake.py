@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from tidegate.bundles.arrangement import find_authorities, find_chain, find_pair
@@ -16,7 +17,7 @@ from tidegate.bundles.containers import (
     read_file,
     read_zip,
 )
-from tidegate.bundles.parts import Parts, Passphrase
+from tidegate.bundles.parts import Parts, Passphrase, read_members
 from tidegate.errors import TLSError
 
 AnyPath = str | os.PathLike[str]
@@ -66,8 +67,8 @@ def read_bundle(
 ) -> Bundle:
     """Take a bundle from the bytes of a ZIP, or of a file in PEM, PKCS#12, DER or JSON.
 
-    JSON has the members ``ca``, ``certificate``, ``private_key`` and ``passphrase``, or is any document with
-    PEM in it, as the command line of a cloud gives it.
+    JSON has the members ``ca``, ``certificate``, ``private_key`` and ``passphrase``, which then are what they
+    are called; or it is any document with PEM in it, as the command line of a cloud gives it.
 
     Args:
         content: the bytes, or text.
@@ -141,6 +142,10 @@ def bundle_of_parts(
 
 
 def _of_content(content: bytes, source: str, opener: Passphrase, validity: Validity) -> Bundle:
+    told = read_members(content, source, opener)
+    if told is not None:
+        (ca, certificate, key), opener = told
+        return replace(_told_apart(ca, certificate, key, opener=opener, validity=validity), place=source)
     parts = Parts()
     if is_zip(content):
         for name, member in read_zip(content, source):

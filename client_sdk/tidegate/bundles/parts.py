@@ -1,14 +1,10 @@
 """What a file holds, known by its content: certificates and keys in PEM, DER, PKCS#12 or JSON.
 
-No exception of a parser is chained to those raised here: some hold the whole text that they stumbled over,
-and that text may be a key.
+As in ``forms``, no exception of a parser is chained to those raised here.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tidegate.bundles.certificate import Certificate, parse_certificate
+from tidegate.bundles.forms import as_utf8, blocks, is_pkcs12, parse_json
 from tidegate.errors import TLSError
 
 KEY_BYTES: Final = 16_384
-"""The longest private key: RSA of 16,384 bits comes to less. Checking a longer one could take minutes."""
+"""The longest private key, as PEM or DER: RSA of 16,384 bits comes to less, and checking takes longer with each bit."""
 
-_BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9][A-Z0-9 ]{0,60})-----")
 _CERTIFICATES: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _MEMBERS: Final = ("ca", "certificate", "private_key")
 _PARSER_ERRORS: Final = (ValueError, TypeError, UnsupportedAlgorithm)
@@ -85,7 +81,7 @@ class Parts:
             TLSError: it is one of theirs by its form, and damaged.
         """
         before = (len(self.certificates), len(self.keys), len(self.locked))
-        content = _as_utf8(content)
+        content = as_utf8(content)
         if b"-----BEGIN " in content and not content.lstrip().startswith((b"{", b"[")):
             self._read_pem(content, source, passphrase)
         elif content.lstrip().startswith((b"{", b"[")):
@@ -98,34 +94,20 @@ class Parts:
         return found
 
     def _read_pem(self, content: bytes, source: str, passphrase: Passphrase) -> None:
-        for label, block in _blocks(content, source):
+        for label, block in blocks(content, source):
             if label in _CERTIFICATES:
                 self._add_certificate(_parse(block, is_pem=True), source)
             elif label.endswith(b"PRIVATE KEY"):
                 self._add_key(block, source, passphrase, is_pem=True)
 
     def _read_json(self, content: bytes, source: str, passphrase: Passphrase) -> None:
-        try:
-            document: Any = json.loads(content, object_pairs_hook=_without_duplicates)
-            texts = list(_texts(document, ""))
-        except (ValueError, RecursionError):
-            document, texts = None, []
-        if document is None:
-            if b"-----BEGIN " in content:
-                raise TLSError(f"{source} begins like JSON, has PEM in it, and is no valid JSON", file=source)
-            return  # another program's file, or a text that begins with a bracket
-        if isinstance(document, dict):
-            for name in _MEMBERS:
-                if document.get(name) and not any(_texts(document[name], name)):
-                    raise TLSError(f"the member {name!r} of {source} holds no PEM", file=f"{source}!{name}")
-            own = document.get("passphrase")
-            if passphrase.value is None and isinstance(own, str):
-                passphrase = Passphrase(own.encode("utf-8", "surrogatepass"), passphrase.name)
+        document, texts = parse_json(content, source)
+        passphrase = _passphrase_of(document, passphrase)
         for name, text in texts:
             self._read_pem(text.encode("utf-8", "surrogatepass"), f"{source}!{name}", passphrase)
 
     def _read_der(self, content: bytes, source: str, passphrase: Passphrase) -> None:
-        if _is_pkcs12(content):
+        if is_pkcs12(content):
             self._read_pkcs12(content, source, passphrase)
             return
         certificate = _parse(content, is_pem=False)
@@ -202,6 +184,41 @@ class Parts:
             self.keys.append(PrivateKey(key, source, public))
 
 
+def read_members(
+    content: bytes, source: str, passphrase: Passphrase
+) -> tuple[list[tuple[str, bytes] | None], Passphrase] | None:
+    """The members ``ca``, ``certificate`` and ``private_key`` of a JSON document, and what to call them.
+
+    Returns:
+        The three, None for one that is not there, and the passphrase to use; None where the content is no
+        JSON document that has any of them.
+
+    Raises:
+        TLSError: one of them is no text.
+    """
+    content = as_utf8(content)
+    if not content.lstrip().startswith(b"{"):
+        return None
+    document, _ = parse_json(content, source)
+    if not isinstance(document, dict) or set(_MEMBERS).isdisjoint(document):
+        return None
+    members: list[tuple[str, bytes] | None] = []
+    for name in _MEMBERS:
+        text = document.get(name) or ""
+        if not isinstance(text, str):
+            raise TLSError(f"{source}!{name} is no text; write the PEM as one", file=f"{source}!{name}")
+        members.append((f"{source}!{name}", text.encode("utf-8", "surrogatepass")) if text else None)
+    return members, _passphrase_of(document, passphrase)
+
+
+def _passphrase_of(document: Any, given: Passphrase) -> Passphrase:
+    """The passphrase that was given, else that of the document."""
+    own = document.get("passphrase") if isinstance(document, dict) else None
+    if given.value is not None or not isinstance(own, str) or not own:
+        return given
+    return Passphrase(own.encode("utf-8", "surrogatepass"), given.name)
+
+
 def _parse(content: bytes, *, is_pem: bool) -> x509.Certificate | None:
     """The certificate; None where there is none."""
     try:
@@ -214,58 +231,3 @@ def _locked(what: str, source: str, passphrase: Passphrase) -> TLSError:
     if passphrase.value:
         return TLSError(f"the {passphrase.name} does not open the {what} {source}", file=source)
     return TLSError(f"the {what} {source} is encrypted; give its {passphrase.name}", file=source)
-
-
-def _as_utf8(content: bytes) -> bytes:
-    """Text as Windows writes it, with a byte order mark or in UTF-16, as UTF-8 without."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", "replace").encode()
-    return content.removeprefix(b"\xef\xbb\xbf")
-
-
-def _blocks(content: bytes, source: str) -> Iterator[tuple[bytes, bytes]]:
-    """Each PEM block (RFC 7468) with its label; text around and between them is passed over.
-
-    Raises:
-        TLSError: a block has no end.
-    """
-    label, lines = b"", list[bytes]()
-    for raw in content.splitlines():
-        line = raw.strip()
-        begin = _BEGIN.fullmatch(line)
-        if begin:
-            if label:
-                break
-            label, lines = begin[1], []
-        if label:
-            lines.append(line)
-        if label and line == b"-----END " + label + b"-----":
-            yield label, b"\n".join((*lines, b""))
-            label = b""
-    if label:
-        raise TLSError(
-            f"{source} is cut off: its block {label.decode()} has no end; copy the file anew", file=source
-        )
-
-
-def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Each text with PEM in a JSON value, with its path of member names."""
-    if isinstance(value, str) and "-----BEGIN " in value:
-        yield name if name.isprintable() else "…", value
-    elif isinstance(value, dict | list):
-        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _texts(each, f"{name}.{key}" if name else str(key))
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member stands twice")
-    return found
-
-
-def _is_pkcs12(content: bytes) -> bool:
-    """Whether this is a PFX (RFC 7292 §4): a sequence that begins with the version 3, as no key does."""
-    length = content[1] if len(content) > 1 else 0
-    start = 2 + (length & 0x7F if length & 0x80 else 0)
-    return content[start : start + 3] == b"\x02\x01\x03"
