@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -29,6 +31,10 @@ class Certificate:
         not_before: the first moment of its validity, in UTC.
         not_after: the last moment.
         fingerprint: the SHA-256 of its DER form, as 64 hexadecimal digits.
+        is_authority: whether it may sign certificates (RFC 5280 §4.2.1.9, §4.2.1.3); a root without basic
+            constraints is older than these, and counts.
+        may_be_a_client: whether its extended key usage, where it has one, allows TLS clients (RFC 5280
+            §4.2.1.12).
     """
 
     parsed: x509.Certificate = field(repr=False)
@@ -39,24 +45,29 @@ class Certificate:
     not_before: datetime
     not_after: datetime
     fingerprint: str
+    is_authority: bool
+    may_be_a_client: bool
 
     @classmethod
     def describe(cls, certificate: x509.Certificate, *, source: str) -> Certificate:
         """Read what a certificate says.
 
         Raises:
-            ValueError: its names or dates are malformed.
+            ValueError: its names, dates or extensions are malformed.
         """
-        return cls(
-            parsed=certificate,
-            source=source,
-            subject=_printable(certificate.subject.rfc4514_string()),
-            issuer=_printable(certificate.issuer.rfc4514_string()),
-            names=_alternative_names(certificate),
-            not_before=certificate.not_valid_before_utc,
-            not_after=certificate.not_valid_after_utc,
-            fingerprint=certificate.fingerprint(SHA256()).hex(),
-        )
+        with _old_serial_numbers():
+            return cls(
+                parsed=certificate,
+                source=source,
+                subject=_printable(certificate.subject.rfc4514_string()),
+                issuer=_printable(certificate.issuer.rfc4514_string()),
+                names=_alternative_names(certificate),
+                not_before=certificate.not_valid_before_utc,
+                not_after=certificate.not_valid_after_utc,
+                fingerprint=certificate.fingerprint(SHA256()).hex(),
+                is_authority=_is_authority(certificate),
+                may_be_a_client=_may_be_a_client(certificate),
+            )
 
     @classmethod
     def from_der(cls, der: bytes, *, source: str) -> Certificate:
@@ -76,25 +87,6 @@ class Certificate:
     def is_self_signed(self) -> bool:
         """Whether it names itself as its issuer."""
         return self.parsed.issuer == self.parsed.subject
-
-    @property
-    def is_authority(self) -> bool:
-        """Whether it may sign certificates (RFC 5280 §4.2.1.9, §4.2.1.3).
-
-        A root without basic constraints is older than these, and counts.
-        """
-        constraints = _extension(self.parsed, x509.BasicConstraints)
-        if constraints is None:
-            return self.is_self_signed
-        usage = _extension(self.parsed, x509.KeyUsage)
-        return constraints.ca and (usage is None or usage.key_cert_sign)
-
-    @property
-    def may_be_a_client(self) -> bool:
-        """Whether its extended key usage, where it has one, allows TLS clients (RFC 5280 §4.2.1.12)."""
-        usage = _extension(self.parsed, x509.ExtendedKeyUsage)
-        allowed = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-        return usage is None or not allowed.isdisjoint(usage)
 
     @property
     def public_key(self) -> bytes:
@@ -133,10 +125,30 @@ def parse_certificate(content: bytes, *, is_pem: bool = False) -> x509.Certifica
     Raises:
         ValueError: it is none.
     """
-    with warnings.catch_warnings():
-        # Some roots that every system trusts have the serial number 0, of which the library warns.
-        warnings.filterwarnings("ignore", message="Parsed a serial number")
+    with _old_serial_numbers():
         return (x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate)(content)
+
+
+@contextmanager
+def _old_serial_numbers() -> Iterator[None]:
+    """No warnings of serial numbers that are 0 or negative: systems trust roots that have, or name, such."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Parsed a serial number")
+        yield
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    constraints = _extension(certificate, x509.BasicConstraints)
+    if constraints is None:
+        return certificate.issuer == certificate.subject
+    usage = _extension(certificate, x509.KeyUsage)
+    return constraints.ca and (usage is None or usage.key_cert_sign)
+
+
+def _may_be_a_client(certificate: x509.Certificate) -> bool:
+    usage = _extension(certificate, x509.ExtendedKeyUsage)
+    allowed = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    return usage is None or not allowed.isdisjoint(usage)
 
 
 def _extension(certificate: x509.Certificate, kind: type[Kind]) -> Kind | None:

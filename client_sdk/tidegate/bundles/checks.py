@@ -44,7 +44,8 @@ def check_client(leaf: Certificate, chain: Sequence[Certificate], validity: Vali
 def check_authorities(authorities: Sequence[Certificate], validity: Validity) -> None:
     """Check what a broker's certificate will be verified with.
 
-    An old root may lie beside its successor: it is warned about, and refused only where no other is valid.
+    An old root may lie beside its successor: that is no more than a line in the log at the level of
+    information. It counts where no other authority is valid.
 
     Raises:
         TLSError: one is too weak, or all are out of their dates and ``validity`` is ``"refuse"``.
@@ -54,7 +55,10 @@ def check_authorities(authorities: Sequence[Certificate], validity: Validity) ->
     troubles = [(_when_invalid(each), each) for each in authorities]
     has_valid = any(not trouble for trouble, _ in troubles)
     for trouble, each in troubles:
-        _tell(trouble, each, "warn" if has_valid else validity)
+        if has_valid and trouble:
+            logger.info("%s", trouble)
+        else:
+            _tell(trouble, each, validity)
 
 
 def require_authorities(certificates: Sequence[Certificate], source: str) -> None:

@@ -23,7 +23,7 @@ from tidegate.bundles.forms import as_utf8, blocks, is_pkcs12, parse_json
 from tidegate.errors import TLSError
 
 KEY_BYTES: Final = 16_384
-"""The longest private key, as PEM or DER: RSA of 16,384 bits comes to less, and checking takes longer with each bit."""
+"""The longest private key: RSA of 16,384 bits comes to less, and checking takes longer with each bit."""
 
 _CERTIFICATES: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _MEMBERS: Final = ("ca", "certificate", "private_key")
@@ -138,7 +138,7 @@ class Parts:
         if certificate is not None:
             try:
                 described = Certificate.describe(certificate, source=source)
-                _ = described.public_key, described.is_authority, described.may_be_a_client
+                _ = described.public_key  # of a kind that is known
             except _PARSER_ERRORS:
                 described = None
         if described is None:
