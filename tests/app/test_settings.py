@@ -284,6 +284,16 @@ def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path, certificat
                 settings.connect_options()
 
 
+def test_a_pkcs12_file_is_certificate_and_key(tmp_path: Path) -> None:
+    """With its passphrase, and without a file for the key."""
+    file = tmp_path / "bridge.p12"
+    file.write_bytes(issue("bridge").pkcs12(passphrase="hunter2"))
+    given: dict[str, Any] = {"broker_url": "mqtts://broker.example", "broker_certificate_file": file}
+    assert Settings(**given, broker_key_passphrase="hunter2").connect_options().tls is not None
+    with pytest.raises(TLSError, match="give its TIDEGATE_BROKER_KEY_PASSPHRASE"):
+        Settings(**given).connect_options()
+
+
 def test_a_passphrase_without_its_certificate_is_refused() -> None:
     """It would open nothing."""
     text = refusal(broker_url="mqtts://broker.example", broker_key_passphrase="hunter2")
