@@ -289,7 +289,7 @@ def test_a_pkcs12_file_is_certificate_and_key(tmp_path: Path) -> None:
     file = tmp_path / "bridge.p12"
     file.write_bytes(issue("bridge").pkcs12(passphrase="hunter2"))
     given: dict[str, Any] = {"broker_url": "mqtts://broker.example", "broker_certificate_file": file}
-    assert Settings(**given, broker_key_passphrase="hunter2").connect_options().tls is not None
+    assert Settings(**given | {"broker_key_passphrase": "hunter2"}).connect_options().tls is not None
     with pytest.raises(TLSError, match="give its TIDEGATE_BROKER_KEY_PASSPHRASE"):
         Settings(**given).connect_options()
 

@@ -1,91 +1,32 @@
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
-import ssl
-import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 
-from tests.support.issued import NOW, Issued, altered, issue, rsa_key
+from tests.support.bundles import (
+    DEVICE,
+    DIRECT,
+    INTERMEDIATE,
+    OTHER_ROOT,
+    ROOT,
+    SERVER,
+    refusal,
+    shake_hands,
+    subjects,
+    write,
+)
+from tests.support.issued import NOW, issue
 from tidegate import TLSError
 from tidegate.bundles import Bundle, bundle_of_files, bundle_of_parts, load_bundle, read_bundle
 
 PASSPHRASE = "a canary in a coal mine"
-SHA256_WITH_RSA = bytes.fromhex("2a864886f70d01010b")
-SHA1_WITH_RSA = bytes.fromhex("2a864886f70d010105")
-MD5_WITH_RSA = bytes.fromhex("2a864886f70d010104")
-
-
-ROOT = issue("Plant Root", is_authority=True)
-INTERMEDIATE = issue("Plant Issuer", ROOT, is_authority=True)
-DEVICE = issue("device-7", INTERMEDIATE)
-DIRECT = issue("device-8", ROOT)
-OTHER_ROOT = issue("Cloud Root", is_authority=True)
-SERVER = issue("broker", INTERMEDIATE, names=(x509.DNSName("broker.example"),))
-
-
-def subjects(bundle: Bundle) -> tuple[str, list[str], list[str]]:
-    """The client's certificate, its chain and the authorities, by common name."""
-    mine = "" if bundle.certificate is None else bundle.certificate.subject
-    named = [[each.subject for each in part] for part in (bundle.chain, bundle.authorities)]
-    return mine, named[0], named[1]
-
-
-def write(directory: Path, **files: bytes) -> Path:
-    """Write files; two underscores in a name stand for a dot."""
-    directory.mkdir(exist_ok=True, parents=True)
-    for name, content in files.items():
-        (directory / name.replace("__", ".")).write_bytes(content)
-    return directory
-
-
-def refusal(content: bytes | str | Path, **options: Any) -> TLSError:
-    """The error that a bundle ends in."""
-    with pytest.raises(TLSError) as caught:
-        _ = (
-            load_bundle(content, **options)
-            if isinstance(content, Path)
-            else read_bundle(content, name="upload", **options)
-        )
-    assert str(caught.value.file) in str(caught.value)
-    return caught.value
-
-
-def shake_hands(client: ssl.SSLContext, server: Issued, *chain: Issued, trusts: Issued | None = None) -> Any:
-    """Make a TLS handshake in memory; returns the client's certificate as the server saw it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"".join((server.key(), server.pem, *(each.pem for each in chain))))
-        file.flush()
-        context.load_cert_chain(file.name)
-    if trusts is not None:
-        context.load_verify_locations(cadata=trusts.der)
-        context.verify_mode = ssl.CERT_REQUIRED
-    one, two = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(one, two, server_hostname="broker.example"),
-        context.wrap_bio(two, one, server_side=True),
-    ]
-    for _ in range(6):
-        for end in ends:
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-    return ends[1].getpeercert()
-
-
-# What is given, and how its parts are known
 
 
 @pytest.mark.parametrize(
@@ -269,9 +210,6 @@ def test_a_certificate_that_signed_itself_is_a_clients_where_its_key_is_there() 
     assert ("CN=device-9", [], []) == subjects(read_bundle(alone.pem + alone.key()))
 
 
-# What is missing or does not fit
-
-
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """A bundle that is half there says which half."""
     for content, words in (
@@ -352,218 +290,6 @@ def test_a_chain_that_does_not_hold_is_refused(tmp_path: Path) -> None:
     assert "CN=device-8 in upload vouches for another" in str(refusal(lesser.pem + lesser.key() + DIRECT.pem))
 
 
-# What is too weak, or out of its dates
-
-
-CA = issue("CA", key=rsa_key(2048), is_authority=True)
-SIGNED_BY_RSA = issue("weak", CA)
-
-
-@pytest.mark.parametrize(
-    ("issued", "words"),
-    [
-        (issue("weak", key=rsa_key(1024)), "has an RSA key of 1024 bits, and 2048 is the least"),
-        (issue("weak", key=ec.generate_private_key(ec.SECP192R1())), "has a key on the curve secp192r1"),
-        (altered(SIGNED_BY_RSA, SHA256_WITH_RSA, SHA1_WITH_RSA), "is signed with SHA1, which can be forged"),
-        (altered(SIGNED_BY_RSA, SHA256_WITH_RSA, MD5_WITH_RSA), "is signed with MD5, which can be forged"),
-    ],
-    ids=["RSA 1024", "P-192", "SHA-1", "MD5"],
-)
-def test_what_is_too_weak_is_refused(issued: Issued, words: str) -> None:
-    """In a client's certificate, and in an authority."""
-    error = refusal(issued.pem + issued.key())
-    assert f"the certificate of CN=weak in upload {words}" in str(error)
-    if issued.x509.issuer == issued.x509.subject:
-        with pytest.raises(TLSError, match="CN=weak in ca has"):
-            bundle_of_parts(ca=issued.pem)
-
-
-def test_the_signature_of_a_root_and_its_serial_number_are_nobodys_business() -> None:
-    """Roots that systems trust are signed with SHA-1 or have the number 0, and no warning is printed."""
-    old = altered(CA, SHA256_WITH_RSA, SHA1_WITH_RSA)
-    zero = altered(issue("zero", serial=1, is_authority=True), b"\x02\x01\x01", b"\x02\x01\x00")
-    names_zero = x509.AuthorityKeyIdentifier(None, [x509.DirectoryName(ROOT.x509.subject)], 1)
-    named = issue("names zero", is_authority=True, extension=names_zero)
-    negative = altered(named, b"\x82\x01\x01", b"\x82\x01\xff")
-    bundle = bundle_of_parts(ca=old.pem + zero.pem + negative.pem)
-    assert ["CN=CA", "CN=zero", "CN=names zero"] == subjects(bundle)[2]
-
-
-class Dates(TypedDict):
-    starts: datetime
-    ends: datetime
-
-
-EXPIRED: Dates = {"starts": NOW - timedelta(days=10), "ends": NOW - timedelta(days=3)}
-FUTURE: Dates = {"starts": NOW + timedelta(days=3), "ends": NOW + timedelta(days=9)}
-
-
-@pytest.mark.parametrize(
-    ("dates", "words"),
-    [
-        (EXPIRED, f"expired on {EXPIRED['ends']:%Y-%m-%d %H:%M} UTC; have it renewed"),
-        (FUTURE, "is not valid before"),
-    ],
-    ids=["expired", "not yet"],
-)
-def test_dates_are_refused_or_warned_about(
-    dates: Dates, words: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As whoever calls wants it: of the client's certificate, its chain, and an authority that is alone."""
-    issuer = issue("issuer", ROOT, is_authority=True, **dates)
-    device = issue("device", issuer)
-    late = issue("late", ROOT, **dates)
-    for content, name in (
-        (late.pem + late.key(), "late"),
-        (device.pem + device.key() + issuer.pem, "issuer"),
-        (issue("root", is_authority=True, **dates).pem, "root"),
-    ):
-        assert f"the certificate of CN={name} in upload {words}" in str(refusal(content))
-        caplog.clear()
-        assert read_bundle(content, validity="warn").context() is not None
-        assert [("WARNING", True)] == [(each.levelname, words in each.message) for each in caplog.records]
-
-
-def test_an_old_root_beside_a_new_one_is_no_hindrance(caplog: pytest.LogCaptureFixture) -> None:
-    """While an authority is changed, both are there."""
-    caplog.set_level("INFO")
-    old = issue("old", is_authority=True, **EXPIRED)
-    assert ["CN=old", "CN=Plant Root"] == subjects(bundle_of_parts(ca=old.pem + ROOT.pem))[2]
-    assert [("INFO", True)] == [(each.levelname, "CN=old in ca" in each.message) for each in caplog.records]
-
-
-def test_a_certificate_for_servers_alone_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    """Some brokers take it."""
-    server = issue("broker", for_servers_alone=True)
-    read_bundle(server.pem + server.key())
-    assert ["is for servers alone" in each.message for each in caplog.records] == [True]
-
-
-# Keys under a passphrase, and what is never shown
-
-
-LOCKED: dict[str, Callable[[], bytes]] = {
-    "pkcs8": lambda: DIRECT.pem + DIRECT.key(passphrase=PASSPHRASE),
-    "openssl": lambda: DIRECT.pem + DIRECT.key(passphrase=PASSPHRASE, form=PrivateFormat.TraditionalOpenSSL),
-    "pkcs12": lambda: DIRECT.pkcs12(passphrase=PASSPHRASE),
-    "json": lambda: json.dumps(
-        {"certificate": DIRECT.pem.decode(), "private_key": DIRECT.key(passphrase=PASSPHRASE).decode()}
-    ).encode(),
-    "json of a cloud": lambda: json.dumps(
-        {"certificatePem": DIRECT.pem.decode(), "key": DIRECT.key(passphrase=PASSPHRASE).decode()}
-    ).encode(),
-}
-
-
-@pytest.mark.parametrize("form", LOCKED)
-def test_an_encrypted_key_needs_its_passphrase(form: str) -> None:
-    """Missing and wrong are told apart, by the name that whoever calls gives it; text and bytes open it."""
-    content = LOCKED[form]()
-    assert "is encrypted; give its passphrase" in str(refusal(content))
-    assert "is encrypted; give its keyword" in str(refusal(content, passphrase="", key_setting="keyword"))
-    error = refusal(content, passphrase="wrong canary", key_setting="keyword")
-    assert "the keyword does not open the" in str(error)
-    assert "canary" not in str(error)
-    for right in (PASSPHRASE, PASSPHRASE.encode()):
-        assert "CN=device-8" == subjects(read_bundle(content, passphrase=right))[0]
-
-
-def test_a_passphrase_that_is_not_needed_does_no_harm() -> None:
-    """One setting serves for encrypted keys and for others."""
-    for content in (DIRECT.pem + DIRECT.key(), DIRECT.pkcs12()):
-        assert "CN=device-8" == subjects(read_bundle(content, passphrase="x"))[0]
-
-
-def test_neither_a_key_nor_a_passphrase_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In no ``repr``, error, cause of an error or log, whatever is wrong with the file that holds it."""
-    caplog.set_level("DEBUG")
-    body = DIRECT.key().decode().splitlines()[1]
-    number = str(DIRECT.private_key.private_numbers().private_value)
-    shown = [repr(read_bundle(LOCKED[form](), passphrase=PASSPHRASE)) for form in LOCKED]
-    bundle = read_bundle(LOCKED["json"](), passphrase=PASSPHRASE)
-    shown += [repr(bundle.key), repr(bundle.certificate), f"{bundle}", str(vars(bundle.context()))]
-    key = DIRECT.key()
-    for content in (
-        key[:-20],
-        key.replace(b"\n", b"\n!", 2),
-        b'{"private_key": "'
-        + key.replace(b"\n", b"\\n")
-        + b'", "passphrase": "'
-        + PASSPHRASE.encode()
-        + b'",',
-        b'{"private_key": "' + body.encode() + b'", "passphrase": "' + PASSPHRASE.encode() + b'"}',
-        json.dumps({body: key.decode(), "passphrase": PASSPHRASE}).encode(),
-        DEVICE.pem + key,
-        DIRECT.pkcs12(passphrase=PASSPHRASE)[:-9],
-    ):
-        for passphrase in (PASSPHRASE, "another canary"):
-            error: BaseException | None = refusal(content, passphrase=passphrase)
-            while error is not None:
-                shown += [repr(error), str(vars(error))]
-                error = error.__cause__ or error.__context__
-    for text in (*shown, caplog.text):
-        assert "canary" not in text
-        assert number not in text
-        assert "-----BEGIN" not in text
-    assert sum(body in text for text in shown) == 0
-
-
-def test_a_repr_has_what_tells_bundles_apart() -> None:
-    """Subject, issuer, end and fingerprint."""
-    bundle = read_bundle(DIRECT.pem + DIRECT.key() + ROOT.pem, name="kit")
-    end = f"{NOW + timedelta(days=90):%Y-%m-%d}"
-    mine, root = (sha256(each.der).hexdigest() for each in (DIRECT, ROOT))
-    assert (
-        f"<Bundle 'kit' certificate: CN=device-8, issued by CN=Plant Root, until {end}, SHA-256 {mine}; "
-        f"authority: CN=Plant Root, issued by CN=Plant Root, until {end}, SHA-256 {root}>"
-    ) == repr(bundle)
-
-
-# What is damaged
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (ROOT.pem[:-30], "upload is cut off: its block CERTIFICATE has no end"),
-        (ROOT.pem[:-26] + DIRECT.pem, "upload is cut off"),
-        (
-            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            "has a certificate that is damaged",
-        ),
-        (
-            b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-            "has a private key that is damaged",
-        ),
-        (
-            b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 16_384 + b"\n-----END PRIVATE KEY-----\n",
-            "has a key of more than 16,384 bytes",
-        ),
-        (b'{"ca": "hello"}', "upload!ca holds no certificate authority"),
-        (b'{"private_key": ["-----BEGIN "]}', "upload!private_key is no text"),
-        (b'{"ca": "' + ROOT.pem.replace(b"\n", b"\\n") + b'"', "is no valid JSON"),
-        (b'{"ca": "", "a": "-----BEGIN ", "a": 1}', "is no valid JSON"),
-        (b"[" * 100_000 + b"-----BEGIN ", "is no valid JSON"),
-        (b"x" * 1_048_577, "is larger than 1,048,576 bytes"),
-    ],
-    ids=range(11),
-)
-def test_what_is_damaged_is_told(content: bytes, words: str) -> None:
-    """By what is wrong with it."""
-    with pytest.raises(TLSError) as caught:
-        read_bundle(content, name="upload")
-    assert words in str(caught.value)
-    assert str(caught.value.file).startswith("upload")
-
-
-def test_a_million_beginnings_take_no_time_to_speak_of() -> None:
-    """A text of nothing but first lines is read once, from top to bottom."""
-    assert "cut off" in str(refusal(b"-----BEGIN CERTIFICATE-----\n" * 37_000))
-
-
-# Directories
-
-
 def test_a_directory_that_cannot_be_a_bundle_is_refused(tmp_path: Path) -> None:
     """A link that leads nowhere, a hundred files, no directory at all."""
     (tmp_path / "ca.pem").symlink_to("gone")
@@ -580,147 +306,3 @@ def test_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "elsewhere", ca=ROOT.pem)
     (tmp_path / "link").symlink_to("elsewhere/ca")
     assert ["CN=Plant Root"] == subjects(load_bundle(tmp_path))[2]
-
-
-# What a certificate says
-
-
-def test_a_certificate_is_described() -> None:
-    """Names of all kinds, moments with their zone, days, and a fingerprint as OpenSSL computes it."""
-    names = (
-        x509.DNSName("a.example"),
-        x509.IPAddress(ipaddress.ip_address("::1")),
-        x509.RFC822Name("a@b.example"),
-        x509.UniformResourceIdentifier("spiffe://plant/device"),
-    )
-    starts, ends = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2020, 3, 1, tzinfo=UTC)
-    issued = issue("device-9", ROOT, names=names, starts=starts, ends=ends)
-    found = read_bundle(issued.pem + issued.key(), name="kit", validity="warn").certificate
-    assert found is not None
-    assert ("CN=device-9", "CN=Plant Root", "kit") == (found.subject, found.issuer, found.source)
-    assert ("a.example", "::1", "a@b.example", "spiffe://plant/device") == found.names
-    assert (starts, ends) == (found.not_before, found.not_after)
-    assert sha256(issued.der).hexdigest() == found.fingerprint
-    assert [58, 0, -1] == [found.days_left(each) for each in (starts, ends, ends + timedelta(seconds=1))]
-    assert found.days_left() < -2000
-
-
-def test_a_subject_is_one_line_whatever_it_holds() -> None:
-    """It is written by whoever asked for the certificate, and ends up in logs."""
-    found = read_bundle(issue("a\nFAKE\x1b[31m", is_authority=True).pem).authorities[0]
-    assert found.subject.isprintable()
-    nameless = issue("", ROOT, names=(x509.DNSName("a.example"),))
-    assert "the certificate of a.example" in str(refusal(nameless.pem))
-    bare = issue("", ROOT)
-    assert f"the certificate of {sha256(bare.der).hexdigest()}" in str(refusal(bare.pem))
-
-
-# The context
-
-
-def test_a_context_verifies_and_shows_the_chain() -> None:
-    """TLS 1.2 or newer, the name checked, the authorities of the bundle alone, the chain sent along."""
-    bundle = read_bundle(DEVICE.key() + ROOT.pem + DEVICE.pem + INTERMEDIATE.pem)
-    context = bundle.context()
-    assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
-    assert 1 == context.cert_store_stats()["x509"]
-    seen = shake_hands(context, SERVER, INTERMEDIATE, trusts=ROOT)
-    assert ((("commonName", "device-7"),),) == seen["subject"]
-    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get local issuer"):
-        shake_hands(read_bundle(OTHER_ROOT.pem).context(), SERVER, INTERMEDIATE)
-    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        shake_hands(context, issue("x", ROOT, names=(x509.DNSName("other.example"),)))
-
-
-def test_authorities_are_taken_alike_by_every_python() -> None:
-    """Newer ones ask for more by default, and an authority made with OpenSSL's defaults has no key usage."""
-    flags = read_bundle(ROOT.pem).context().verify_flags
-    assert (ssl.VERIFY_X509_PARTIAL_CHAIN, 0) == (
-        flags & ssl.VERIFY_X509_PARTIAL_CHAIN,
-        flags & ssl.VERIFY_X509_STRICT,
-    )
-
-
-def test_without_authorities_those_of_the_system_count() -> None:
-    """A client's certificate alone changes nothing about whom it trusts."""
-    context = read_bundle(DIRECT.pem + DIRECT.key()).context()
-    assert ssl.create_default_context().cert_store_stats() == context.cert_store_stats()
-
-
-@pytest.mark.parametrize("key", [rsa_key(2048), ec.generate_private_key(ec.SECP384R1())], ids=["RSA", "EC"])
-def test_the_key_is_handed_over_in_memory(key: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Linux lets it: no directory for temporary files is needed."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there is none"))
-    device = issue("device", ROOT, key=key)
-    context = read_bundle(device.pem + device.key() + ROOT.pem).context()
-    monkeypatch.undo()
-    assert shake_hands(context, SERVER, INTERMEDIATE, trusts=ROOT) is not None
-
-
-def refuse_memory(*_: object) -> int:
-    """What ``os.memfd_create`` does under a strict seccomp profile."""
-    raise PermissionError("not permitted")
-
-
-@pytest.mark.parametrize("is_there", [True, False], ids=["forbidden", "missing"])
-def test_the_key_is_handed_over_encrypted_where_it_must_be_a_file(
-    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only its owner can read the file, what is in it is of no use to anybody, and it is gone at once."""
-    seen: list[tuple[int, bytes]] = []
-    load = ssl.SSLContext.load_cert_chain
-
-    def look(context: ssl.SSLContext, path: str, **options: Any) -> None:
-        seen.append((Path(path).stat().st_mode & 0o777, Path(path).read_bytes()))
-        load(context, path, **options)
-
-    if is_there:
-        monkeypatch.setattr(os, "memfd_create", refuse_memory)
-    else:
-        monkeypatch.delattr(os, "memfd_create")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", look)
-    context = read_bundle(DIRECT.pem + DIRECT.key() + ROOT.pem).context()
-    monkeypatch.undo()
-    ((mode, content),) = seen
-    assert 0o600 == mode
-    assert content.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
-    assert [] == list(tmp_path.iterdir())
-    assert shake_hands(context, SERVER, INTERMEDIATE, trusts=ROOT) is not None
-
-
-def test_no_place_for_a_temporary_file_is_an_error_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a system with neither memory files nor a directory to write to."""
-    monkeypatch.setattr(os, "memfd_create", refuse_memory)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(TLSError, match="name one with TMPDIR"):
-        read_bundle(DIRECT.pem + DIRECT.key()).context()
-
-
-def test_a_pair_that_openssl_does_not_take_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stricter policy of the system, for example; here it is handed the wrong passphrase."""
-    load = ssl.SSLContext.load_cert_chain
-
-    def spoil(context: ssl.SSLContext, path: str, **_: Any) -> None:
-        load(context, path, password="wrong")
-
-    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", spoil)
-    with pytest.raises(TLSError, match="OpenSSL does not take the certificate in kit with its key") as caught:
-        read_bundle(DIRECT.pem + DIRECT.key(), name="kit").context()
-    assert "kit" == caught.value.file
-
-
-def test_a_bundle_that_is_written_down_reads_back_as_it_was() -> None:
-    """For whoever stores it, encrypted: authorities, chain and key are all there."""
-    alone = issue("device-9", is_authority=True)
-    bundles = [read_bundle(each) for each in (FORMS["pem"](), ROOT.pem, DEVICE.pem + DEVICE.key())]
-    bundles.append(
-        bundle_of_parts(ca=alone.pem + INTERMEDIATE.pem, certificate=alone.pem, private_key=alone.key())
-    )
-    for bundle in bundles:
-        again = read_bundle(bundle.dump())
-        assert subjects(bundle) == subjects(again)
-        assert bundle.dump() == again.dump()
