@@ -37,6 +37,7 @@ _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("The HTTP server", "host"),
     ("Publishing", "max_body_bytes"),
     ("Streams", "heartbeat_seconds"),
+    ("Schemas and events", "schemas_file"),
     ("Retained messages", "retained_timeout_seconds"),
     ("Stopping", "drain_seconds"),
     ("Access", "cors_origins"),

@@ -101,14 +101,22 @@ def _ignore(_: Step) -> None:
     return None
 
 
-async def examine_broker(options: ConnectOptions, *, tell: Callable[[Step], None] = _ignore) -> Report:
+async def examine_broker(
+    options: ConnectOptions,
+    *,
+    schemas_file: Path | None = None,
+    tell: Callable[[Step], None] = _ignore,
+) -> Report:
     """Check the way to a broker: name, TCP, TLS, CONNECT, and a message there and back.
 
     Args:
         options: where and how to connect.
+        schemas_file: the schemas of payloads, looked at first where there are some.
         tell: called with each step when it ends.
     """
     report = Report(tell)
+    if schemas_file is not None and not await report.step("schemas", lambda: _read_schemas(schemas_file)):
+        return report
     path = _Path(options)
     steps: list[tuple[str, Callable[[], Awaitable[tuple[str, str] | str]]]] = [
         ("URL", path.read),
@@ -125,6 +133,16 @@ async def examine_broker(options: ConnectOptions, *, tell: Callable[[Step], None
     finally:
         await path.close()
     return report
+
+
+async def _read_schemas(file: Path) -> str:
+    from app.publishing.schema_file import load_schemas  # noqa: PLC0415 - the library is loaded where it is used
+
+    try:
+        schemas = load_schemas(file)
+    except ConfigurationError as error:
+        raise StepError(str(error), "docs/schemas.md shows what TIDEGATE_SCHEMAS_FILE may hold.") from error
+    return f"{len(schemas)} in {file}"
 
 
 async def examine_bridge(

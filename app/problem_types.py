@@ -34,6 +34,12 @@ class ProblemType(Enum):
         "Repeated parameter",
         "A query parameter that has one value is there several times.",
     )
+    INVALID_CLOUD_EVENT = (
+        "invalid-cloudevent",
+        400,
+        "Invalid CloudEvent",
+        "The request claims to be a CloudEvent, and is none; field is a header, or a JSON pointer.",
+    )
     INVALID_HEADER = ("invalid-header", 400, "Invalid header", "A request header cannot be read.")
     UNSUPPORTED_HEADER = (
         "unsupported-header",
@@ -129,6 +135,12 @@ class ProblemType(Enum):
         422,
         "Invalid payload",
         "The payload cannot be written as it was asked for, or the broker does not take it.",
+    )
+    SCHEMA_MISMATCH = (
+        "schema-mismatch",
+        422,
+        "Payload does not match its schema",
+        "The JSON Schema of the topic asks for another; field is a JSON pointer into the payload.",
     )
     TOO_MANY_RETAINED = (
         "too-many-retained",

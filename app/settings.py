@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,10 @@ from tidegate.connection import ConnectOptions, ProtocolVersion
 from tidegate.url import parse_url
 
 _PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3.1.1": 4}
+
+
+_is_uri_reference: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+").fullmatch
+"""Whether a text has the characters of one alone (RFC 3986 §2)."""
 
 
 def _lower(value: Any) -> Any:
@@ -229,6 +234,19 @@ class Settings(BaseSettings):
         "comes back has missed nothing; 0 drops it at once.",
         examples=[10],
     )
+    schemas_file: FilePath | None = Field(
+        None,
+        description="Which JSON Schemas payloads have to match, by topic filter, as YAML or JSON "
+        "([schemas.md](schemas.md)). Left out, no payload is looked at.",
+        examples=["/etc/tidegate/schemas.yaml"],
+    )
+    cloudevents_source: str = Field(
+        "/mqtt",
+        min_length=1,
+        description="The `source` of CloudEvents that are made of other messages, a URI or a part of one "
+        "([cloudevents.md](cloudevents.md)).",
+        examples=["https://plant.example/mqtt"],
+    )
     retained_timeout_seconds: float = Field(
         5.0, gt=0, le=3600, description="How long reading retained messages may take.", examples=[2]
     )
@@ -304,6 +322,13 @@ class Settings(BaseSettings):
                     f"{origin!r} is no origin; write scheme and host alone, as in https://panel.example"
                 )
         return origins
+
+    @field_validator("cloudevents_source")
+    @classmethod
+    def _check_source(cls, source: str) -> str:
+        if not _is_uri_reference(source):
+            raise ValueError(f"{source!r} is no URI, nor a part of one; percent-encode what is not ASCII")
+        return source
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

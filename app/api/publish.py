@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +17,9 @@ from app.api.output.answer import answer_publish
 from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
 from app.publishing.gate import Gate
+from app.publishing.trace_context import with_trace
+from tidegate.errors import UnsupportedError
+from tidegate.message import Message
 
 PATH: Final = "/v1/publish"
 _request: Final = TypeAdapter(PublishRequest)
@@ -53,4 +57,22 @@ class PublishRoute(RawRoute):
         except ValidationError as error:
             raise invalid_body(error, PublishRequest) from None
         message = message_of(request, body, self._gate.limits)
-        await answer_publish(send, message, await self._gate.publish(message))
+        if headers.trace is not None:
+            await self._publish_traced(send, message, headers.trace)
+        else:
+            await answer_publish(send, message, await self._gate.publish(message))
+
+    async def _publish_traced(self, send: Send, message: Message, trace: list[tuple[bytes, bytes]]) -> None:
+        """Publish with the trace that the request tells of, where the connection can carry it."""
+        limits = self._gate.limits
+        properties = message.properties
+        if limits is None or limits.protocol_version >= 5:
+            properties = with_trace(properties, trace)
+        try:
+            reason_code = await self._gate.publish(replace(message, properties=properties))
+        except UnsupportedError:
+            # The connection came after the request, and speaks 3.1.1.
+            if properties is message.properties:
+                raise
+            reason_code = await self._gate.publish(message)
+        await answer_publish(send, message, reason_code)

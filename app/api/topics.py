@@ -7,21 +7,23 @@ much, and its path decoding loses what the topic was.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.input.body import BodyReader
+from app.api.input.body import BodyReader, require_text
+from app.api.input.cloud_event import is_structured, read_event_headers, require_structured
 from app.api.input.headers import (
-    CORRELATION_DATA,
-    USER_PROPERTY,
+    MESSAGE_EXPIRY,
+    PAYLOAD_FORMAT,
+    RESPONSE_TOPIC,
+    RequestHeaders,
     content_type_property,
-    message_headers,
     read_headers,
     read_mqtt_headers,
     refuse_mqtt_headers,
 )
-from app.api.input.negotiation import preferred
+from app.api.input.negotiation import is_named, preferred
 from app.api.input.path import topic_in
 from app.api.input.query import (
     ClearQuery,
@@ -31,15 +33,17 @@ from app.api.input.query import (
     parse_query,
 )
 from app.api.input.topic_rules import require_filter, require_topic
-from app.api.output.answer import answer, answer_publish
+from app.api.output.answer import answer_publish
 from app.api.output.refusals import empty_retained, without_properties
+from app.api.output.retained import LIST_FORMS, answer_cloud_event, answer_list, answer_message
 from app.api.raw_route import REST, RawRoute
 from app.broker.link import BrokerLink
-from app.hub.event import envelope
 from app.hub.hub import Hub
 from app.hub.retained import TooManyRetainedError, read_retained
 from app.problems import ProblemError, ProblemType
+from app.publishing.cloud_events import STRUCTURED
 from app.publishing.gate import Gate
+from app.publishing.trace_context import with_trace
 from tidegate.errors import UnsupportedError
 from tidegate.message import NO_PROPERTIES, Message, Properties
 
@@ -48,14 +52,17 @@ PATH: Final = "/v1/topics"
 _FREQUENT_QUERIES: Final = (b"", b"qos=0", b"qos=1", b"qos=2", b"retain=true", b"qos=0&retain=true")
 _MAX_CONTENT_TYPES: Final = 64
 
-NDJSON: Final = "application/x-ndjson"
-JSON: Final = "application/json"
-_SANDBOX: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"sandbox; default-src 'none'"),
-    (b"cache-control", b"no-store"),
-]
-"""A payload is somebody else's input: a browser must not run it as a page of the bridge."""
+
+class ContentType(NamedTuple):
+    """What a Content-Type says.
+
+    Attributes:
+        properties: the property that it makes.
+        is_event: the body is a CloudEvent in structured mode.
+    """
+
+    properties: Properties
+    is_event: bool
 
 
 class TopicsRoute(RawRoute):
@@ -68,6 +75,7 @@ class TopicsRoute(RawRoute):
         bodies: how bodies are read.
         retained_timeout_seconds: bound on reading retained messages.
         max_retained_messages: how many of them one answer may hold.
+        cloudevents_source: the source of CloudEvents that are made of other messages.
     """
 
     path = PATH
@@ -84,6 +92,7 @@ class TopicsRoute(RawRoute):
         *,
         retained_timeout_seconds: float,
         max_retained_messages: int,
+        cloudevents_source: str,
     ) -> None:
         super().__init__()
         self._gate = gate
@@ -92,8 +101,9 @@ class TopicsRoute(RawRoute):
         self._bodies = bodies
         self._retained_timeout_seconds = retained_timeout_seconds
         self._max_retained_messages = max_retained_messages
+        self._cloudevents_source = cloudevents_source
         self._publish_queries = {raw: parse_query(raw, PublishQuery) for raw in _FREQUENT_QUERIES}
-        self._content_types: dict[bytes, Properties] = {}
+        self._content_types: dict[bytes, ContentType] = {}
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -124,20 +134,34 @@ class TopicsRoute(RawRoute):
         require_topic(topic)
         headers = read_headers(scope["headers"])
         properties = NO_PROPERTIES
+        is_event = is_asked_for = False
         if headers.content_type is not None:
-            properties = self._content_type(headers.content_type)
-        is_asked_for = False
-        if headers.mqtt is not None or query.expiry is not None or query.response_topic is not None:
-            properties = self._asked_for(headers.mqtt, query, properties.content_type)
-            is_asked_for = True
+            properties, is_event = self._content_type(headers.content_type)
+        if (
+            headers.mqtt is not None
+            or headers.event is not None
+            or query.expiry is not None
+            or query.response_topic is not None
+            or query.payload_format is not None
+        ):
+            asked_for = self._asked_for(headers, query, is_event)
+            if asked_for != NO_PROPERTIES:
+                is_asked_for = True
+                properties = replace(asked_for, content_type=properties.content_type)
+        if headers.trace is not None and not self._is_without_properties():
+            properties = with_trace(properties, headers.trace)
         payload = await self._bodies.read(receive, headers.content_length)
         if retain and not payload:
             raise empty_retained()
+        if is_event:
+            require_structured(payload)
+        if is_asked_for and properties.payload_format:
+            require_text(payload, "payload_format" if query.payload_format else PAYLOAD_FORMAT)
         message = Message(topic, payload, query.qos, retain, properties)
         try:
             reason_code = await self._gate.publish(message)
         except UnsupportedError:
-            # The connection came after the request, and speaks 3.1.1: a content type is left aside there.
+            # The connection came after the request, and speaks 3.1.1: content type and trace are left aside.
             if is_asked_for or properties is NO_PROPERTIES or not self._is_without_properties():
                 raise
             reason_code = await self._gate.publish(replace(message, properties=NO_PROPERTIES))
@@ -162,9 +186,9 @@ class TopicsRoute(RawRoute):
                 hint="ask for the filter behind $share/{name}/",
             )
         is_list = "+" in topic_filter or "#" in topic_filter
-        form = preferred(scope["headers"], (JSON, NDJSON)) if is_list else JSON
+        form = preferred(scope["headers"], LIST_FORMS) if is_list else ""
         try:
-            messages = await read_retained(
+            events = await read_retained(
                 self._hub,
                 topic_filter,
                 round_trip=self._link.session.ping,
@@ -176,9 +200,11 @@ class TopicsRoute(RawRoute):
                 ProblemType.TOO_MANY_RETAINED, str(error), field="topic", hint="ask for a narrower filter"
             ) from None
         if is_list:
-            await _answer_list(send, messages, form)
-        elif messages:
-            await answer(send, 200, message_headers(messages[0]) + _SANDBOX, messages[0].payload)
+            await answer_list(send, events, form, self._cloudevents_source)
+        elif events and is_named(scope["headers"], STRUCTURED):
+            await answer_cloud_event(send, events[0], self._cloudevents_source)
+        elif events:
+            await answer_message(send, events[0])
         else:
             raise ProblemError(
                 ProblemType.NO_RETAINED_MESSAGE,
@@ -186,33 +212,54 @@ class TopicsRoute(RawRoute):
                 field="topic",
             )
 
-    def _content_type(self, value: bytes) -> Properties:
-        """The properties that a Content-Type alone makes; none where the connection cannot carry them."""
+    def _content_type(self, value: bytes) -> ContentType:
+        """What a Content-Type makes; no property where the connection cannot carry it."""
         found = self._content_types.get(value)
         if found is None:
             content_type = content_type_property(value)
-            found = NO_PROPERTIES if content_type is None else Properties(content_type=content_type)
+            if content_type is None:
+                found = ContentType(NO_PROPERTIES, False)
+            else:
+                found = ContentType(Properties(content_type=content_type), is_structured(content_type))
             if len(self._content_types) < _MAX_CONTENT_TYPES:
                 self._content_types[value] = found
-        return NO_PROPERTIES if self._is_without_properties() else found
+        return ContentType(NO_PROPERTIES, found.is_event) if self._is_without_properties() else found
 
-    def _asked_for(
-        self, headers: list[tuple[bytes, bytes]] | None, query: RetainedQuery, content_type: str | None
-    ) -> Properties:
-        properties = read_mqtt_headers(headers or ())
+    def _asked_for(self, headers: RequestHeaders, query: RetainedQuery, is_event: bool) -> Properties:
+        """The properties that headers and query ask for, but for the content type."""
+        properties = read_mqtt_headers(headers.mqtt or ())
+        attributes: tuple[tuple[str, str], ...] = ()
+        if headers.event is not None and not is_event:  # an event in structured mode may have them too
+            attributes = read_event_headers(headers.event)
         if self._is_without_properties():
-            field = USER_PROPERTY if properties.user_properties else CORRELATION_DATA
-            if query.response_topic is not None:
-                field = "response_topic"
-            if query.expiry is not None:
-                field = "expiry"
-            raise without_properties(field)
+            self._refuse_properties(headers, query, attributes)
         return replace(
             properties,
-            content_type=content_type,
-            message_expiry=query.expiry,
-            response_topic=query.response_topic,
+            message_expiry=_one_of(query.expiry, "expiry", properties.message_expiry, MESSAGE_EXPIRY),
+            response_topic=_one_of(
+                query.response_topic, "response_topic", properties.response_topic, RESPONSE_TOPIC
+            ),
+            payload_format=_one_of(
+                query.payload_format, "payload_format", properties.payload_format, PAYLOAD_FORMAT
+            ),
+            user_properties=attributes + properties.user_properties,
         )
+
+    @staticmethod
+    def _refuse_properties(
+        headers: RequestHeaders, query: RetainedQuery, attributes: tuple[tuple[str, str], ...]
+    ) -> None:
+        """Refuse the first property of a publish over MQTT 3.1.1, if there is one."""
+        for name in ("expiry", "response_topic", "payload_format"):
+            if getattr(query, name) is not None:
+                raise without_properties(name)
+        if headers.mqtt is not None:
+            raise without_properties(headers.mqtt[0][0].decode("latin-1").title())
+        if attributes:
+            raise without_properties(
+                f"ce-{attributes[0][0]}",
+                hint=f"send the event in structured mode, as Content-Type: {STRUCTURED}",
+            )
 
     def _is_without_properties(self) -> bool:
         limits = self._gate.limits
@@ -239,7 +286,18 @@ def _topic(scope: Scope, query: TopicQuery) -> str:
     return query.topic
 
 
-async def _answer_list(send: Send, messages: list[Message], form: str) -> None:
-    lines = [envelope(message) for message in messages]
-    body = b"".join(line + b"\n" for line in lines) if form == NDJSON else b"[" + b",".join(lines) + b"]"
-    await answer(send, 200, [(b"content-type", form.encode()), (b"cache-control", b"no-store")], body)
+Value = TypeVar("Value")
+
+
+def _one_of(asked: Value | None, parameter: str, header: Value | None, name: str) -> Value | None:
+    """What the query or a header says; where both do, they have to agree."""
+    if asked is None:
+        return header
+    if header is not None and header != asked:
+        raise ProblemError(
+            ProblemType.INVALID_HEADER,
+            f"{name} says {header!r}, and the query parameter {parameter!r} says {asked!r}",
+            field=name,
+            hint="leave one of them out",
+        )
+    return asked

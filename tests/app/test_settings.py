@@ -86,6 +86,8 @@ def test_a_variable_sets_its_field(
         ("TIDEGATE_SECRETS_DIR", "/nowhere", ["TIDEGATE_SECRETS_DIR='/nowhere'", "no directory"]),
         ("TIDEGATE_CORS_ORIGINS", "*", ["TIDEGATE_CORS_ORIGINS", "'*'", "https://panel.example"]),
         ("TIDEGATE_CORS_ORIGINS", "https://a.example/", ["TIDEGATE_CORS_ORIGINS", "is no origin"]),
+        ("TIDEGATE_CLOUDEVENTS_SOURCE", "a b", ["TIDEGATE_CLOUDEVENTS_SOURCE: 'a b' is no URI"]),
+        ("TIDEGATE_SCHEMAS_FILE", "/no/file", ["TIDEGATE_SCHEMAS_FILE='/no/file'", "no file"]),
         ("TIDEGATE_BROKER_PASSWORD", "hunter2", ["TIDEGATE_BROKER_PASSWORD needs TIDEGATE_BROKER_USERNAME"]),
         ("TIDEGATE_PROT", "8080", ["TIDEGATE_PROT is no setting", "did you mean TIDEGATE_PORT?"]),
         ("tidegate_broker_pasword", "hunter2", ["did you mean TIDEGATE_BROKER_PASSWORD?"]),

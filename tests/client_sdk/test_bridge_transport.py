@@ -62,6 +62,8 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.PACKET_TOO_LARGE: UnsupportedError,
     ProblemType.BODY_TOO_LARGE: PayloadError,
     ProblemType.INVALID_PAYLOAD: PayloadError,
+    ProblemType.INVALID_CLOUD_EVENT: PayloadError,
+    ProblemType.SCHEMA_MISMATCH: PayloadError,
     ProblemType.EMPTY_RETAINED: PayloadError,
     ProblemType.UNAUTHENTICATED: NotAuthorizedError,
     ProblemType.NOT_AUTHORIZED: NotAuthorizedError,

@@ -8,9 +8,9 @@ from typing import Any, Final
 import orjson
 
 from app.api import publish, topics
-from app.api.input.headers import CORRELATION_DATA, USER_PROPERTY
 from app.api.input.query import TOPIC_PATTERN, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
 from app.api.models import RetainedMessage
+from app.api.operations.headers import RETAINED_HEADERS, TRACE_HEADERS, message_headers
 from app.api.operations.parts import (
     BROKER_PROBLEMS,
     EXAMPLE_TOPIC,
@@ -20,7 +20,9 @@ from app.api.operations.parts import (
     problems,
     query_parameters,
 )
+from app.api.output.retained import JSON, NDJSON
 from app.problems import ProblemType
+from app.publishing.cloud_events import BATCH, STRUCTURED
 
 TOPIC_PATH: Final = topics.TopicsRoute.path_format
 _PUBLISH: Final = (
@@ -39,6 +41,13 @@ _BODY: Final = (
     ProblemType.BODY_TOO_LARGE,
     ProblemType.PACKET_TOO_LARGE,
     ProblemType.INVALID_PAYLOAD,
+    ProblemType.SCHEMA_MISMATCH,
+)
+_RAW_BODY: Final = (
+    *_BODY,
+    ProblemType.INVALID_CLOUD_EVENT,
+    ProblemType.MALFORMED_BODY,
+    ProblemType.UNSUPPORTED_MEDIA_TYPE,
 )
 _JSON_BODY: Final = (
     *_BODY,
@@ -55,12 +64,17 @@ _READ: Final = (
     ProblemType.BROKER_TIMEOUT,
 )
 
-_RETAINED_HEADERS: Final[dict[str, tuple[str, str]]] = {
-    "Mqtt-Topic": ("The topic, percent-encoded.", EXAMPLE_TOPIC),
-    "Mqtt-User-Property": ("`name=value`, percent-encoded, once for each user property.", "unit=celsius"),
-    "Mqtt-Correlation-Data": ("The correlation data in base64, where there is some.", "cmVxLTc="),
-    "Mqtt-Response-Topic": ("Where an answer is expected, percent-encoded.", "replies/7"),
-    "Mqtt-Message-Expiry": ("Seconds that are left until the broker forgets the message.", "3600"),
+_EVENT: Final = {
+    "specversion": "1.0",
+    "id": "5f2c9a01-17",
+    "source": "/mqtt",
+    "type": "io.tidegate.message",
+    "subject": EXAMPLE_TOPIC,
+    "time": "2026-01-31T12:00:00.000Z",
+    "mqttqos": 0,
+    "mqttretain": True,
+    "datacontenttype": "application/json",
+    "data": {"celsius": 21.5},
 }
 
 
@@ -74,6 +88,7 @@ def paths() -> dict[str, Any]:
                 "operationId": "publish_message",
                 "tags": ["publish"],
                 "summary": "Publish one message as JSON",
+                "parameters": list(TRACE_HEADERS),
                 "requestBody": {
                     "required": True,
                     "content": {"application/json": {"schema": {"$ref": REF + "PublishRequest"}}},
@@ -108,18 +123,19 @@ def _topic_operations(suffix: str, topic: Callable[[dict[str, Any]], dict[str, A
             "tags": ["publish"],
             "summary": "Publish the body to a topic",
             "description": "A Content-Type other than the form type, which `curl -d` sends unasked, becomes "
-            "the MQTT 5 content type.",
-            "parameters": [name, *query_parameters(PublishQuery), *_message_headers()],
+            "the MQTT 5 content type. With `ce-…` headers the message is a CloudEvent in binary mode, with "
+            "`Content-Type: application/cloudevents+json` one in structured mode; either is checked.",
+            "parameters": [name, *query_parameters(PublishQuery), *message_headers()],
             "requestBody": body,
-            "responses": _publish_answers(_BODY),
+            "responses": _publish_answers(_RAW_BODY),
         },
         "put": {
             "operationId": "publish_retained" + suffix,
             "tags": ["publish"],
             "summary": "Publish the body and keep it as the topic's value",
-            "parameters": [name, *query_parameters(RetainedQuery), *_message_headers()],
+            "parameters": [name, *query_parameters(RetainedQuery), *message_headers()],
             "requestBody": {**body, "required": True},
-            "responses": _publish_answers(_BODY),
+            "responses": _publish_answers(_RAW_BODY),
         },
         "get": {
             "operationId": "get_retained" + suffix,
@@ -186,11 +202,11 @@ def _retained_answer() -> dict[str, Any]:
         "none. A filter: the messages, ordered by topic.",
         "headers": {
             name: {"description": description, "schema": {"type": "string"}, "example": value}
-            for name, (description, value) in _RETAINED_HEADERS.items()
+            for name, (description, value) in RETAINED_HEADERS.items()
         },
         "content": {
             "*/*": {"schema": {"type": "string", "format": "binary"}, "example": "21.5"},
-            topics.JSON: {
+            JSON: {
                 "schema": {
                     "anyOf": [
                         {"type": "array", "items": item, "description": "Of a filter."},
@@ -199,29 +215,24 @@ def _retained_answer() -> dict[str, Any]:
                 },
                 "example": [example],
             },
-            topics.NDJSON: {
+            NDJSON: {
                 "schema": {"type": "string", "description": "One such object a line."},
                 "example": orjson.dumps(example).decode() + "\n",
             },
+            STRUCTURED: {
+                "schema": {
+                    "type": "object",
+                    "description": "Of a topic, where Accept names it: a CloudEvent.",
+                },
+                "example": _EVENT,
+            },
+            BATCH: {
+                "schema": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "description": "Of a filter, where Accept prefers it: a CloudEvent each.",
+                },
+                "example": [_EVENT],
+            },
         },
     }
-
-
-def _message_headers() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": USER_PROPERTY,
-            "in": "header",
-            "description": "`name=value`, percent-encoded; may be there several times, and the order is kept "
-            "(MQTT 5 §3.3.2.3.7). Refused where the broker connection is MQTT 3.1.1.",
-            "schema": {"type": "string", "pattern": "^[^=]*=.*$"},
-            "example": "unit=celsius",
-        },
-        {
-            "name": CORRELATION_DATA,
-            "in": "header",
-            "description": "Base64 (MQTT 5 §3.3.2.3.6). Refused where the broker connection is MQTT 3.1.1.",
-            "schema": {"type": "string", "contentEncoding": "base64"},
-            "example": "cmVxLTc=",
-        },
-    ]

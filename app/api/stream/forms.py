@@ -114,7 +114,10 @@ class EventStreamForm(Form):
 
     def message(self, event: Event, qos: int, position: Position) -> bytes:
         """The envelope."""
-        return b"id: %b\ndata: %b\n\n" % (str(position).encode(), envelope(event.message, qos=qos))
+        return b"id: %b\ndata: %b\n\n" % (
+            str(position).encode(),
+            envelope(event.message, qos=qos, fault=event.fault),
+        )
 
     def control(self, event: ControlEvent, epoch: str, *, marked: bool) -> bytes:
         """A named event, with an id where the client's standing changes."""
@@ -148,7 +151,10 @@ class LinesForm(Form):
 
     def message(self, event: Event, qos: int, position: Position) -> bytes:
         """The envelope with the id in front."""
-        return b'{"id":"%b",%b\n' % (str(position).encode(), envelope(event.message, qos=qos)[1:])
+        return b'{"id":"%b",%b\n' % (
+            str(position).encode(),
+            envelope(event.message, qos=qos, fault=event.fault)[1:],
+        )
 
     def control(self, event: ControlEvent, epoch: str, *, marked: bool) -> bytes:
         """An object whose first member is ``event``."""
