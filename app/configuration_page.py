@@ -36,6 +36,7 @@ _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("The broker", "broker_url"),
     ("The HTTP server", "host"),
     ("Publishing", "max_body_bytes"),
+    ("Several replicas", "redis_url"),
     ("Streams", "heartbeat_seconds"),
     ("Schemas and events", "schemas_file"),
     ("Retained messages", "retained_timeout_seconds"),

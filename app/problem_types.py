@@ -141,6 +141,11 @@ class ProblemType(Enum):
         422,
         "Payload does not match its schema",
         "The JSON Schema of the topic asks for another; field is a JSON pointer into the payload.",
+    IDEMPOTENCY_KEY_REUSED = (
+        "idempotency-key-reused",
+        422,
+        "Idempotency-Key of another request",
+        "Another request came with this Idempotency-Key before; nothing was sent.",
     )
     TOO_MANY_RETAINED = (
         "too-many-retained",
@@ -184,6 +189,12 @@ class ProblemType(Enum):
         503,
         "Too many messages wait",
         "Too many messages wait for the broker; nothing was sent, and the same request may be made again.",
+    )
+    IDEMPOTENCY_UNAVAILABLE = (
+        "idempotency-unavailable",
+        503,
+        "Idempotency keys cannot be kept",
+        "The store of the keys does not answer; nothing was sent, and the same request may be made again.",
     )
     NOT_READY = ("not-ready", 503, "Not ready", "No round trip to the broker was seen lately.")
     TOO_MANY_STREAMS = (

@@ -20,6 +20,7 @@ import ssl
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -176,6 +177,34 @@ class Settings(BaseSettings):
         description="Messages that wait for the broker; one more is answered with 503.",
         examples=[1000],
     )
+    idempotency_window_seconds: float = Field(
+        3600.0,
+        gt=0,
+        le=604_800,
+        description="How long the answer to a request with an `Idempotency-Key` is kept for the same request "
+        "made again.",
+        examples=[86_400],
+    )
+    idempotency_max_keys: int = Field(
+        50_000,
+        ge=1,
+        description="Idempotency keys kept in memory; the oldest whose request has ended goes first. With "
+        "`TIDEGATE_REDIS_URL` they are kept there, within its own bounds.",
+        examples=[500_000],
+    )
+    idempotency_max_bytes: int = Field(
+        64 * 1_048_576,
+        ge=65_536,
+        description="About the memory that those may take, with their answers.",
+        examples=[268_435_456],
+    )
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="Redis or Valkey, shared by all replicas that serve one audience: `redis://` or "
+        "`rediss://` (TLS), with `user:password@` where it asks for one. Idempotency keys are kept there. "
+        "Left out, each replica keeps its own in memory.",
+        examples=["rediss://tidegate:…@redis.example:6379/0"],
+    )
     heartbeat_seconds: float = Field(
         15.0,
         gt=0,
@@ -307,6 +336,15 @@ class Settings(BaseSettings):
             raise ValueError("this is the URL of a bridge; a broker's begins with mqtt, mqtts, ws or wss")
         return url
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not _is_redis_url(url.get_secret_value()):
+            raise ValueError(
+                "this is no URL of a Redis or Valkey server; write it as in redis://redis.example:6379/0"
+            )
+        return url
+
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -393,6 +431,18 @@ class Settings(BaseSettings):
             key_setting=variable("broker_key_passphrase"),
             validity="warn",
         ).context()
+
+
+def _is_redis_url(url: str) -> bool:
+    from redis.asyncio import Redis  # noqa: PLC0415 - not every bridge needs it
+
+    try:
+        parts = urlsplit(url)
+        pool = Redis.from_url(url).connection_pool
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError):  # which may name a part of the URL
+        return False
+    return parts.scheme in {"redis", "rediss"} and bool(parts.hostname)
 
 
 def is_loopback(host: str) -> bool:

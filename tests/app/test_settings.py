@@ -89,6 +89,8 @@ def test_a_variable_sets_its_field(
         ("TIDEGATE_CLOUDEVENTS_SOURCE", "a b", ["TIDEGATE_CLOUDEVENTS_SOURCE: 'a b' is no URI"]),
         ("TIDEGATE_SCHEMAS_FILE", "/no/file", ["TIDEGATE_SCHEMAS_FILE='/no/file'", "no file"]),
         ("TIDEGATE_BROKER_PASSWORD", "hunter2", ["TIDEGATE_BROKER_PASSWORD needs TIDEGATE_BROKER_USERNAME"]),
+        ("TIDEGATE_REDIS_URL", "http://redis.example", ["TIDEGATE_REDIS_URL", "redis://redis.example:6379/0"]),
+        ("TIDEGATE_REDIS_URL", "redis://", ["TIDEGATE_REDIS_URL", "redis://redis.example:6379/0"]),
         ("TIDEGATE_PROT", "8080", ["TIDEGATE_PROT is no setting", "did you mean TIDEGATE_PORT?"]),
         ("tidegate_broker_pasword", "hunter2", ["did you mean TIDEGATE_BROKER_PASSWORD?"]),
         ("TIDEGATE_XYZZY", "1", ["TIDEGATE_XYZZY is no setting", "docs/configuration.md"]),
@@ -174,6 +176,11 @@ def test_a_misnamed_secret_file_is_refused(tmp_path: Path) -> None:
         {"broker_url": "mqqt://bridge:hunter2@broker.example"},
         {"broker_url": "bridge:hunter2@broker.example"},
         {"broker_password": "hunter2"},
+        {"redis_url": "hunter2"},
+        {"redis_url": "redis://redis.example:hunter2"},
+        {"redis_url": "redis://redis.example/0?hunter2=1"},
+        {"redis_url": "redis://:hunter2@redis.example/0?db=hunter2"},
+        {"host": "0.0.0.0", "redis_url": "redis://:hunter2@redis.example"},
         {"broker_password": 5, "broker_username": "hunter2"},
         {"host": "0.0.0.0", "broker_url": "mqtt://bridge:hunter2@broker.example"},
     ],
@@ -192,6 +199,7 @@ def test_no_repr_has_a_password() -> None:
         broker_url="mqtt://u:hunter2@broker.example",
         broker_username="bridge",
         broker_password="hunter3",  # type: ignore[arg-type]
+        redis_url="redis://:hunter4@redis.example",  # type: ignore[arg-type]
     )
     assert "hunter" not in repr(settings)
     assert "hunter" not in str(settings)
