@@ -141,6 +141,7 @@ class ProblemType(Enum):
         422,
         "Payload does not match its schema",
         "The JSON Schema of the topic asks for another; field is a JSON pointer into the payload.",
+    )
     IDEMPOTENCY_KEY_REUSED = (
         "idempotency-key-reused",
         422,

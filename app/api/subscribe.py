@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from app.api.input.body import BodyReader, require_json
-from app.api.input.headers import read_headers, refuse_mqtt_headers
+from app.api.input.headers import read_headers, refuse_idempotency_key, refuse_mqtt_headers
 from app.api.input.negotiation import is_named, preferred
 from app.api.input.query import NoQuery, parse_query
 from app.api.input.stream_options import SubscribeQuery, SubscribeRequest
@@ -118,6 +118,7 @@ class SubscribeRoute(RawRoute):
         parse_query(scope["query_string"], NoQuery)
         headers = read_headers(scope["headers"])
         refuse_mqtt_headers(headers, "it belongs to a message to publish")
+        refuse_idempotency_key(headers, "a stream may be opened again as it is")
         require_json(headers.content_type, "send Content-Type: application/json, as curl --json does")
         try:
             return _request.validate_json(await self._bodies.read(receive, headers.content_length))

@@ -7,24 +7,22 @@ much, and its path decoding loses what the topic was.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeVar
+from functools import partial
+from typing import Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
 from app.api.input.body import BodyReader, require_text
-from app.api.input.cloud_event import is_structured, read_event_headers, require_structured
+from app.api.input.cloud_event import is_structured, require_structured
 from app.api.input.headers import (
-    MESSAGE_EXPIRY,
     PAYLOAD_FORMAT,
-    RESPONSE_TOPIC,
-    RequestHeaders,
     content_type_property,
     read_headers,
-    read_mqtt_headers,
     refuse_mqtt_headers,
 )
 from app.api.input.negotiation import is_named, preferred
 from app.api.input.path import topic_in
+from app.api.input.properties import asked_properties
 from app.api.input.query import (
     ClearQuery,
     PublishQuery,
@@ -34,7 +32,8 @@ from app.api.input.query import (
 )
 from app.api.input.topic_rules import require_filter, require_topic
 from app.api.output.answer import answer_publish
-from app.api.output.refusals import empty_retained, without_properties
+from app.api.output.once import Once
+from app.api.output.refusals import empty_retained
 from app.api.output.retained import LIST_FORMS, answer_cloud_event, answer_list, answer_message
 from app.api.raw_route import REST, RawRoute
 from app.broker.link import BrokerLink
@@ -73,6 +72,7 @@ class TopicsRoute(RawRoute):
         link: the broker, for round trips.
         hub: through which retained messages are read.
         bodies: how bodies are read.
+        once: how an Idempotency-Key is honoured.
         retained_timeout_seconds: bound on reading retained messages.
         max_retained_messages: how many of them one answer may hold.
         cloudevents_source: the source of CloudEvents that are made of other messages.
@@ -89,6 +89,7 @@ class TopicsRoute(RawRoute):
         link: BrokerLink,
         hub: Hub,
         bodies: BodyReader,
+        once: Once,
         *,
         retained_timeout_seconds: float,
         max_retained_messages: int,
@@ -99,6 +100,7 @@ class TopicsRoute(RawRoute):
         self._link = link
         self._hub = hub
         self._bodies = bodies
+        self._once = once
         self._retained_timeout_seconds = retained_timeout_seconds
         self._max_retained_messages = max_retained_messages
         self._cloudevents_source = cloudevents_source
@@ -134,7 +136,8 @@ class TopicsRoute(RawRoute):
         require_topic(topic)
         headers = read_headers(scope["headers"])
         properties = NO_PROPERTIES
-        is_event = is_asked_for = False
+        is_event = False
+        refusal: ProblemError | None = None
         if headers.content_type is not None:
             properties, is_event = self._content_type(headers.content_type)
         if (
@@ -144,36 +147,68 @@ class TopicsRoute(RawRoute):
             or query.response_topic is not None
             or query.payload_format is not None
         ):
-            asked_for = self._asked_for(headers, query, is_event)
-            if asked_for != NO_PROPERTIES:
-                is_asked_for = True
-                properties = replace(asked_for, content_type=properties.content_type)
-        if headers.trace is not None and not self._is_without_properties():
-            properties = with_trace(properties, headers.trace)
+            asked = asked_properties(headers, query, is_event=is_event)
+            if asked is not None:
+                properties = replace(asked.properties, content_type=properties.content_type)
+                refusal = asked.refusal
         payload = await self._bodies.read(receive, headers.content_length)
         if retain and not payload:
             raise empty_retained()
         if is_event:
             require_structured(payload)
-        if is_asked_for and properties.payload_format:
+        if properties.payload_format:
             require_text(payload, "payload_format" if query.payload_format else PAYLOAD_FORMAT)
         message = Message(topic, payload, query.qos, retain, properties)
+        key = headers.idempotency_key
+        if key is None:
+            await self._publish(message, headers.trace, refusal, send)
+        else:
+            # The trace is another one each time, and does not make it another request.
+            work = partial(self._publish, message, headers.trace, refusal)
+            await self._once.publish(send, key, f"{scope['method']} {self.path_format}", message, work)
+
+    async def _publish(
+        self,
+        message: Message,
+        trace: list[tuple[bytes, bytes]] | None,
+        refusal: ProblemError | None,
+        send: Send,
+    ) -> None:
+        """Publish and answer.
+
+        Args:
+            message: with the properties that the request has.
+            trace: the headers that become properties where the connection can carry them.
+            refusal: what to answer where it can't; without one nothing was asked for, and all is left aside.
+            send: the answer's channel (ASGI).
+        """
+        if trace is not None:
+            message = replace(message, properties=with_trace(message.properties, trace))
+        if message.properties is not NO_PROPERTIES and self._is_without_properties():
+            message = _without_properties(message, refusal)
         try:
             reason_code = await self._gate.publish(message)
         except UnsupportedError:
-            # The connection came after the request, and speaks 3.1.1: content type and trace are left aside.
-            if is_asked_for or properties is NO_PROPERTIES or not self._is_without_properties():
+            # The connection came after the request, and speaks 3.1.1.
+            if message.properties is NO_PROPERTIES or not self._is_without_properties():
                 raise
-            reason_code = await self._gate.publish(replace(message, properties=NO_PROPERTIES))
+            message = _without_properties(message, refusal)
+            reason_code = await self._gate.publish(message)
         await answer_publish(send, message, reason_code)
 
     async def _delete(self, scope: Scope, send: Send) -> None:
         query = parse_query(scope["query_string"], ClearQuery)
-        refuse_mqtt_headers(read_headers(scope["headers"]), "clearing carries no properties")
+        headers = read_headers(scope["headers"])
+        refuse_mqtt_headers(headers, "clearing carries no properties")
         topic = _topic(scope, query)
         require_topic(topic)
         message = Message(topic, b"", query.qos, True)
-        await answer_publish(send, message, await self._gate.publish(message))
+        key = headers.idempotency_key
+        if key is None:
+            await self._publish(message, None, None, send)
+        else:
+            work = partial(self._publish, message, None, None)
+            await self._once.publish(send, key, f"DELETE {self.path_format}", message, work)
 
     async def _get(self, scope: Scope, send: Send) -> None:
         topic_filter = _topic(scope, parse_query(scope["query_string"], TopicQuery))
@@ -213,7 +248,7 @@ class TopicsRoute(RawRoute):
             )
 
     def _content_type(self, value: bytes) -> ContentType:
-        """What a Content-Type makes; no property where the connection cannot carry it."""
+        """What a Content-Type makes."""
         found = self._content_types.get(value)
         if found is None:
             content_type = content_type_property(value)
@@ -223,47 +258,18 @@ class TopicsRoute(RawRoute):
                 found = ContentType(Properties(content_type=content_type), is_structured(content_type))
             if len(self._content_types) < _MAX_CONTENT_TYPES:
                 self._content_types[value] = found
-        return ContentType(NO_PROPERTIES, found.is_event) if self._is_without_properties() else found
-
-    def _asked_for(self, headers: RequestHeaders, query: RetainedQuery, is_event: bool) -> Properties:
-        """The properties that headers and query ask for, but for the content type."""
-        properties = read_mqtt_headers(headers.mqtt or ())
-        attributes: tuple[tuple[str, str], ...] = ()
-        if headers.event is not None and not is_event:  # an event in structured mode may have them too
-            attributes = read_event_headers(headers.event)
-        if self._is_without_properties():
-            self._refuse_properties(headers, query, attributes)
-        return replace(
-            properties,
-            message_expiry=_one_of(query.expiry, "expiry", properties.message_expiry, MESSAGE_EXPIRY),
-            response_topic=_one_of(
-                query.response_topic, "response_topic", properties.response_topic, RESPONSE_TOPIC
-            ),
-            payload_format=_one_of(
-                query.payload_format, "payload_format", properties.payload_format, PAYLOAD_FORMAT
-            ),
-            user_properties=attributes + properties.user_properties,
-        )
-
-    @staticmethod
-    def _refuse_properties(
-        headers: RequestHeaders, query: RetainedQuery, attributes: tuple[tuple[str, str], ...]
-    ) -> None:
-        """Refuse the first property of a publish over MQTT 3.1.1, if there is one."""
-        for name in ("expiry", "response_topic", "payload_format"):
-            if getattr(query, name) is not None:
-                raise without_properties(name)
-        if headers.mqtt is not None:
-            raise without_properties(headers.mqtt[0][0].decode("latin-1").title())
-        if attributes:
-            raise without_properties(
-                f"ce-{attributes[0][0]}",
-                hint=f"send the event in structured mode, as Content-Type: {STRUCTURED}",
-            )
+        return found
 
     def _is_without_properties(self) -> bool:
         limits = self._gate.limits
         return limits is not None and limits.protocol_version < 5
+
+
+def _without_properties(message: Message, refusal: ProblemError | None) -> Message:
+    """The message for a connection that carries no properties; raises the refusal where there is one."""
+    if refusal is not None:
+        raise refusal
+    return replace(message, properties=NO_PROPERTIES)
 
 
 def _topic(scope: Scope, query: TopicQuery) -> str:
@@ -284,20 +290,3 @@ def _topic(scope: Scope, query: TopicQuery) -> str:
             field="topic",
         )
     return query.topic
-
-
-Value = TypeVar("Value")
-
-
-def _one_of(asked: Value | None, parameter: str, header: Value | None, name: str) -> Value | None:
-    """What the query or a header says; where both do, they have to agree."""
-    if asked is None:
-        return header
-    if header is not None and header != asked:
-        raise ProblemError(
-            ProblemType.INVALID_HEADER,
-            f"{name} says {header!r}, and the query parameter {parameter!r} says {asked!r}",
-            field=name,
-            hint="leave one of them out",
-        )
-    return asked

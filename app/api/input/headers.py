@@ -15,6 +15,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from app.api.input.idempotency_key import (
+    IDEMPOTENCY_KEY,
+    read_idempotency_key,
+    repeated_idempotency_key,
+)
 from app.api.input.percent import percent_decode, percent_encode
 from app.problems import ProblemError, ProblemType, did_you_mean
 from tidegate.errors import TopicError
@@ -34,7 +39,6 @@ PAYLOAD_FORMAT: Final = "Mqtt-Payload-Format"
 REQUEST_HEADERS: Final = (USER_PROPERTY, CORRELATION_DATA, MESSAGE_EXPIRY, RESPONSE_TOPIC, PAYLOAD_FORMAT)
 FAULT: Final = "Mqtt-Fault"
 ANSWER_HEADERS: Final = ("Mqtt-Topic", *REQUEST_HEADERS, FAULT)
-IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 _BYTES_MAX: Final = 65_535
 _RARE: Final = (b"mqtt-", b"ce-", b"trace", b"idempotency-key")
@@ -53,6 +57,7 @@ class RequestHeaders(NamedTuple):
         mqtt: names and values of ``Mqtt-…`` headers, or None.
         event: those of ``ce-…`` headers, which make a CloudEvent, or None.
         trace: those of ``traceparent`` and ``tracestate``, or None.
+        idempotency_key: the key of ``Idempotency-Key``, or None.
     """
 
     content_length: int | None
@@ -60,13 +65,14 @@ class RequestHeaders(NamedTuple):
     mqtt: list[tuple[bytes, bytes]] | None
     event: list[tuple[bytes, bytes]] | None = None
     trace: list[tuple[bytes, bytes]] | None = None
+    idempotency_key: str | None = None
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
     """Pick what matters, in one pass.
 
     Raises:
-        ProblemError: UNSUPPORTED_HEADER for ``Idempotency-Key``: whoever sends it counts on safe retries.
+        ProblemError: INVALID_HEADER where ``Idempotency-Key`` is no key.
     """
     content_length: int | None = None
     content_type: bytes | None = None
@@ -91,6 +97,7 @@ def _sort(
     mqtt: list[tuple[bytes, bytes]] = []
     event: list[tuple[bytes, bytes]] = []
     trace: list[tuple[bytes, bytes]] = []
+    idempotency_key: str | None = None
     for name, value in rare:
         if name.startswith(b"mqtt-"):
             mqtt.append((name, value))
@@ -99,13 +106,12 @@ def _sort(
         elif name in (b"traceparent", b"tracestate"):
             trace.append((name, value))
         elif name == b"idempotency-key":
-            raise ProblemError(
-                ProblemType.UNSUPPORTED_HEADER,
-                "this version does not honour Idempotency-Key: a retry could publish twice; nothing was sent",
-                field=IDEMPOTENCY_KEY,
-                hint="leave the header out, and make the consumer of the topic tolerate a repeated message",
-            )
-    return RequestHeaders(content_length, content_type, mqtt or None, event or None, trace or None)
+            if idempotency_key is not None:
+                raise repeated_idempotency_key()
+            idempotency_key = read_idempotency_key(value)
+    return RequestHeaders(
+        content_length, content_type, mqtt or None, event or None, trace or None, idempotency_key
+    )
 
 
 def content_type_property(value: bytes) -> str | None:
@@ -128,6 +134,17 @@ def content_type_property(value: bytes) -> str | None:
             field="Content-Type",
         )
     return text
+
+
+def refuse_idempotency_key(headers: RequestHeaders, reason: str) -> None:
+    """Refuse ``Idempotency-Key`` on a call that does not honour it; raises UNSUPPORTED_HEADER."""
+    if headers.idempotency_key is not None:
+        raise ProblemError(
+            ProblemType.UNSUPPORTED_HEADER,
+            f"this call does not honour {IDEMPOTENCY_KEY}: {reason}; nothing was done",
+            field=IDEMPOTENCY_KEY,
+            hint="leave the header out",
+        )
 
 
 def refuse_mqtt_headers(headers: RequestHeaders, hint: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from app.api import publish, topics
+from app.api.input.idempotency_key import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, KEY_PATTERN
 from app.api.input.query import TOPIC_PATTERN, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
 from app.api.models import RetainedMessage
 from app.api.operations.headers import RETAINED_HEADERS, TRACE_HEADERS, message_headers
@@ -25,11 +26,20 @@ from app.problems import ProblemType
 from app.publishing.cloud_events import BATCH, STRUCTURED
 
 TOPIC_PATH: Final = topics.TopicsRoute.path_format
+IDEMPOTENCY_PROBLEMS: Final = (
+    ProblemType.INVALID_HEADER,
+    ProblemType.CONFLICT,
+    ProblemType.IDEMPOTENCY_KEY_REUSED,
+    ProblemType.TOO_MANY_REQUESTS,
+    ProblemType.IDEMPOTENCY_UNAVAILABLE,
+)
+"""What may be said of an Idempotency-Key, on any call that honours it."""
+
 _PUBLISH: Final = (
     *QUERY_PROBLEMS,
     *BROKER_PROBLEMS,
+    *IDEMPOTENCY_PROBLEMS,
     ProblemType.INVALID_HEADER,
-    ProblemType.UNSUPPORTED_HEADER,
     ProblemType.RESERVED_TOPIC,
     ProblemType.QUEUE_FULL,
     ProblemType.OUTCOME_UNKNOWN,
@@ -88,7 +98,7 @@ def paths() -> dict[str, Any]:
                 "operationId": "publish_message",
                 "tags": ["publish"],
                 "summary": "Publish one message as JSON",
-                "parameters": list(TRACE_HEADERS),
+                "parameters": [*TRACE_HEADERS, idempotency_key()],
                 "requestBody": {
                     "required": True,
                     "content": {"application/json": {"schema": {"$ref": REF + "PublishRequest"}}},
@@ -96,6 +106,29 @@ def paths() -> dict[str, Any]:
                 "responses": _publish_answers(_JSON_BODY),
             }
         },
+    }
+
+
+def idempotency_key() -> dict[str, Any]:
+    """The header, as every call has it that honours it."""
+    return {
+        "name": IDEMPOTENCY_KEY,
+        "in": "header",
+        "description": "Makes the request safe to repeat: the same request with the same key is published "
+        "once, and answered as the first was. 1 to 255 printable ASCII characters, bare or in quotes.",
+        "schema": {"type": "string", "pattern": KEY_PATTERN},
+        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    }
+
+
+def replayed() -> dict[str, Any]:
+    """The header of an answer that stems from an earlier request."""
+    return {
+        IDEMPOTENCY_REPLAYED: {
+            "description": "`true` where this request published nothing, and the answer is that of an "
+            "earlier one with the same key.",
+            "schema": {"type": "string", "enum": ["true"]},
+        }
     }
 
 
@@ -125,7 +158,12 @@ def _topic_operations(suffix: str, topic: Callable[[dict[str, Any]], dict[str, A
             "description": "A Content-Type other than the form type, which `curl -d` sends unasked, becomes "
             "the MQTT 5 content type. With `ce-…` headers the message is a CloudEvent in binary mode, with "
             "`Content-Type: application/cloudevents+json` one in structured mode; either is checked.",
-            "parameters": [name, *query_parameters(PublishQuery), *message_headers()],
+            "parameters": [
+                name,
+                *query_parameters(PublishQuery),
+                *message_headers(),
+                idempotency_key(),
+            ],
             "requestBody": body,
             "responses": _publish_answers(_RAW_BODY),
         },
@@ -133,7 +171,12 @@ def _topic_operations(suffix: str, topic: Callable[[dict[str, Any]], dict[str, A
             "operationId": "publish_retained" + suffix,
             "tags": ["publish"],
             "summary": "Publish the body and keep it as the topic's value",
-            "parameters": [name, *query_parameters(RetainedQuery), *message_headers()],
+            "parameters": [
+                name,
+                *query_parameters(RetainedQuery),
+                *message_headers(),
+                idempotency_key(),
+            ],
             "requestBody": {**body, "required": True},
             "responses": _publish_answers(_RAW_BODY),
         },
@@ -150,7 +193,7 @@ def _topic_operations(suffix: str, topic: Callable[[dict[str, Any]], dict[str, A
             "tags": ["retained"],
             "summary": "Clear what is kept for a topic",
             "description": "Publishes an empty retained message; a success also where nothing is kept.",
-            "parameters": [name, *query_parameters(ClearQuery)],
+            "parameters": [name, *query_parameters(ClearQuery), idempotency_key()],
             "responses": _publish_answers(_PUBLISH),
         },
     }
@@ -185,9 +228,10 @@ def _publish_answers(kinds: tuple[ProblemType, ...]) -> dict[str, Any]:
     handed_over = "QoS 0: the bytes are with the connected socket, and nobody will acknowledge them."
     sent = {"topic": EXAMPLE_TOPIC, "qos": 0, "retain": False, "reason_code": 0, "reason": "Success"}
     return {
-        "200": {"description": acknowledged, "content": content},
+        "200": {"description": acknowledged, "headers": replayed(), "content": content},
         "202": {
             "description": handed_over,
+            "headers": replayed(),
             "content": {"application/json": {"schema": {"$ref": REF + "PublishAnswer"}, "example": sent}},
         },
         **problems(kinds),
