@@ -70,6 +70,7 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.FORBIDDEN: NotAuthorizedError,
     ProblemType.BODY_TIMEOUT: NotConnectedError,
     ProblemType.BROKER_UNAVAILABLE: NotConnectedError,
+    ProblemType.IDEMPOTENCY_UNAVAILABLE: NotConnectedError,
     ProblemType.NOT_READY: NotConnectedError,
     ProblemType.SHUTTING_DOWN: NotConnectedError,
     ProblemType.TOO_MANY_STREAMS: NotConnectedError,

@@ -30,6 +30,7 @@ _BY_TYPE: Final[dict[str, type[MQTTError]]] = {
     "broker-unavailable": NotConnectedError,
     "empty-retained": PayloadError,
     "invalid-cloudevent": PayloadError,
+    "idempotency-unavailable": NotConnectedError,
     "invalid-payload": PayloadError,
     "invalid-topic": TopicError,
     "not-ready": NotConnectedError,
