@@ -62,6 +62,7 @@ class Hub:
         )
         self._judge = judge
         self._listeners: set[Listener] = set()
+        self._internal = 0
         self._flusher = Flusher()
         self.epoch = secrets.token_hex(4)
         self._sequence = 1
@@ -73,8 +74,8 @@ class Hub:
 
     @property
     def listeners(self) -> int:
-        """How many listeners there are."""
-        return len(self._listeners)
+        """How many listeners there are, without those of the bridge itself."""
+        return len(self._listeners) - self._internal
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -119,7 +120,9 @@ class Hub:
         if self.is_draining:
             listener.close(CloseReason.SHUTDOWN)
             return self.position
-        self._listeners.add(listener)
+        if listener not in self._listeners:
+            self._listeners.add(listener)
+            self._internal += listener.is_internal
         if self._relief is None:
             self._relieve()
         complete = set[str]()
@@ -169,7 +172,9 @@ class Hub:
         self._forget(listener)
 
     def _forget(self, listener: Listener) -> None:
-        self._listeners.discard(listener)
+        if listener in self._listeners:
+            self._listeners.discard(listener)
+            self._internal -= listener.is_internal
         self._filters.leave(listener)
 
     def deliver(self, message: Message) -> None:

@@ -15,7 +15,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from app.hub.buffers import Buffer, Policy, make_buffer, take_head
 from app.hub.event import ControlEvent, Event
@@ -73,12 +73,15 @@ class Listener:
         is_resumable: what it may miss is kept for a while after it left.
 
     Attributes:
+        is_internal: it belongs to the bridge itself, and counts as no stream.
         own_filters: the filters that are not shared, in an order that does not depend on the client's.
         is_due: there is something to take, or the listener was closed since it was taken from last.
         close_reason: why it was closed; None as long as it is open.
         retained_until: until when retained messages of the beginning may come, in seconds on the loop's
             clock; 0 where none are expected.
     """
+
+    is_internal: ClassVar[bool] = False
 
     __slots__ = (
         "_begun",
