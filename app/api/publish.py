@@ -6,17 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from app.api.input.body import BodyReader, require_json
 from app.api.input.headers import read_headers, refuse_mqtt_headers
-from app.api.input.publish_request import message_of
+from app.api.input.publish_request import read_message, require_carriable
 from app.api.input.query import NoQuery, parse_query
-from app.api.models import PublishRequest
 from app.api.output.answer import answer_publish
 from app.api.output.once import Once
-from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
 from app.publishing.gate import Gate
 from app.publishing.trace_context import with_trace
@@ -24,7 +21,6 @@ from tidegate.errors import UnsupportedError
 from tidegate.message import Message
 
 PATH: Final = "/v1/publish"
-_request: Final = TypeAdapter(PublishRequest)
 
 
 class PublishRoute(RawRoute):
@@ -55,22 +51,17 @@ class PublishRoute(RawRoute):
             headers.content_type,
             "send Content-Type: application/json (curl --json does), or a raw body to /v1/topics/{topic}",
         )
-        body = await self._bodies.read(receive, headers.content_length)
-        try:
-            request = _request.validate_json(body)
-        except ValidationError as error:
-            raise invalid_body(error, PublishRequest) from None
+        message = read_message(await self._bodies.read(receive, headers.content_length))
         key = headers.idempotency_key
         if key is None:
-            await self._publish(message_of(request, body, self._gate.limits), headers.trace, send)
+            await self._publish(message, headers.trace, send)
         else:
-            # What the broker can carry at the moment must not decide whether a request is the same, nor must
-            # the trace, which is another each time.
-            message = message_of(request, body, None)
+            # The trace is another one each time, and does not make it another request.
             work = partial(self._publish, message, headers.trace)
             await self._once.publish(send, key, f"POST {PATH}", message, work)
 
     async def _publish(self, message: Message, trace: list[tuple[bytes, bytes]] | None, send: Send) -> None:
+        require_carriable(message, self._gate.limits)
         if trace is None:
             reason_code = await self._gate.publish(message)
         else:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.input.publish_request import message_of
+from app.api.input.publish_request import require_carriable
 from app.api.stream.frames import (
     Id,
     PingFrame,
@@ -158,7 +158,7 @@ class Socket:
         elif isinstance(frame, SubscribeFrame):
             self._begin_to_subscribe(frame)
         else:
-            self._spawn(frame.id, self._publish, frame, text.encode())
+            self._spawn(frame.id, self._publish, frame)
         await self._has_room.wait()
 
     def _begin_to_subscribe(self, frame: SubscribeFrame) -> None:
@@ -221,10 +221,10 @@ class Socket:
         stream.end()
         self._answer(acknowledgement(frame.id, subscription=frame.subscription))
 
-    async def _publish(self, frame: PublishFrame, text: bytes) -> None:
-        message = message_of(frame, text, self._gate.limits)
-        reason_code = await self._gate.publish(message)
-        self._answer(acknowledged_publish(frame.id, message, reason_code))
+    async def _publish(self, frame: PublishFrame) -> None:
+        require_carriable(frame.message, self._gate.limits)
+        reason_code = await self._gate.publish(frame.message)
+        self._answer(acknowledged_publish(frame.id, frame.message, reason_code))
 
     def _spawn(
         self, frame_id: Id, work: Callable[..., Awaitable[None]], *arguments: Any
