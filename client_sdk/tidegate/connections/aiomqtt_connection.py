@@ -57,6 +57,12 @@ from tidegate.reason_codes import UNSUPPORTED_PROTOCOL_VERSION, describe
 CLOSE_SECONDS = 5.0
 """How long ``close`` waits for the broker to answer what it was sent."""
 
+WRITE_BYTES = 262_144
+"""About as much goes into one write."""
+
+_PUBLISH, _DISCONNECT = 0x30, 0xE0
+"""Packet types, as they stand in a fixed header (MQTT 5 §2.1.2)."""
+
 _NO_IDENTIFIERS: tuple[int, ...] = ()
 _make_properties: Callable[[int], Any] = PahoProperties
 _EMPTY_ATTRIBUTES = len(vars(_make_properties(PacketTypes.PUBLISH)))
@@ -141,7 +147,8 @@ class AiomqttConnection(aiomqtt.Client):
         self._is_open = False
         self._is_closing = False
         self._awaits_writable = False
-        self._unsent: deque[tuple[paho.MQTTMessageInfo, Any]] = deque()
+        self._unsent: deque[Any] = deque()
+        self._handed_over = 0
         self._unacknowledged: dict[int, Any] = {}
         self._pings: deque[asyncio.Future[None] | None] = deque()
         self._flushed: asyncio.Future[None] | None = None
@@ -153,6 +160,7 @@ class AiomqttConnection(aiomqtt.Client):
         self._client.on_publish = None
         self._client._handle_pubackcomp = self._on_acknowledgement  # type: ignore[method-assign,assignment]
         self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]
+        self._client._packet_write = self._write_packets  # type: ignore[method-assign]
         self._client._send_pingreq = self._ping_of_paho  # type: ignore[method-assign]
         self._client._handle_pingresp = self._on_pingresp  # type: ignore[method-assign]
         self._read_ahead = ReadAhead(self._client._sock_recv)
@@ -196,6 +204,9 @@ class AiomqttConnection(aiomqtt.Client):
                 carried: Any = None
                 if message.properties is not NO_PROPERTIES and self._version >= 5:
                     carried = _pack(message.properties)
+                if not message.qos:
+                    self._publish_unacknowledged(message, carried, token)
+                    return
                 info = self._client.publish(
                     message.topic, message.payload, message.qos, message.retain, carried
                 )
@@ -204,15 +215,26 @@ class AiomqttConnection(aiomqtt.Client):
                     f"the message cannot be written as MQTT: {error}", topic=message.topic, qos=message.qos
                 ) from None
             if info.rc == paho.MQTT_ERR_SUCCESS:
-                if message.qos:
-                    self._unacknowledged[info.mid] = token
-                else:
-                    self._unsent.append((info, token))
+                self._unacknowledged[info.mid] = token
                 return
             if info.rc != paho.MQTT_ERR_QUEUE_SIZE:
                 break
             # the packet identifier is still taken by a message that the broker never answered: try the next
         raise NotConnectedError("the connection is gone; nothing was sent", topic=message.topic)
+
+    def _publish_unacknowledged(self, message: Message, carried: _Packed | None, token: Any) -> None:
+        """QoS 0, without the lock and the condition that paho makes for each message (MQTT 5 §3.3)."""
+        client = self._client
+        if client._sock is None:
+            raise NotConnectedError("the connection is gone; nothing was sent", topic=message.topic)
+        topic, payload = message.topic.encode(), message.payload
+        client._raise_for_invalid_topic(topic)
+        packed = b"" if self._version < 5 else b"\0" if carried is None else carried.pack()
+        packet = bytearray((0x31 if message.retain else 0x30,))
+        client._pack_remaining_length(packet, 2 + len(topic) + len(packed) + len(payload))
+        packet += b"".join((len(topic).to_bytes(2, "big"), topic, packed, payload))
+        self._unsent.append(token)
+        client._packet_queue(_PUBLISH, packet, 0, 0)
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[int]:  # type: ignore[override]
         """Send SUBSCRIBE; see ``Connection.subscribe``."""
@@ -441,9 +463,9 @@ class AiomqttConnection(aiomqtt.Client):
         except Exception as error:  # noqa: BLE001 - whatever paho raises ends the connection
             if not self._disconnected.done():
                 self._disconnected.set_exception(error)
-        unsent = self._unsent
-        while unsent and unsent[0][0]._published:
-            token = unsent.popleft()[1]
+        while self._handed_over:
+            self._handed_over -= 1
+            token = self._unsent.popleft()
             if not self._is_closing:
                 self._events.on_published(token, 0)
                 self._settle_flushed()
@@ -451,6 +473,41 @@ class AiomqttConnection(aiomqtt.Client):
         if sock is not None and client.want_write() and not self._awaits_writable:
             self._awaits_writable = True
             self._loop.add_writer(sock.fileno(), self._write)
+
+    def _write_packets(self) -> MQTTErrorCode:
+        """In place of paho's, which makes a system call for each packet: one for all that wait."""
+        client = self._client
+        waiting = client._out_packet
+        while waiting:
+            if waiting[0]["command"] & 0xF0 == _DISCONNECT:
+                return paho.Client._packet_write(client)
+            parts: list[bytes | bytearray] = []
+            size = 0
+            for packet in waiting:
+                if packet["command"] & 0xF0 == _DISCONNECT or size >= WRITE_BYTES:
+                    break
+                parts.append(packet["packet"][packet["pos"] :] if packet["pos"] else packet["packet"])
+                size += packet["to_process"]
+            try:
+                sent = client._sock_send(parts[0] if len(parts) == 1 else b"".join(parts))
+            except BlockingIOError:
+                return paho.MQTT_ERR_AGAIN
+            except OSError:
+                return paho.MQTT_ERR_CONN_LOST
+            if not sent:
+                break
+            while sent:
+                packet = waiting[0]
+                step = min(sent, packet["to_process"])
+                sent -= step
+                packet["pos"] += step
+                packet["to_process"] -= step
+                if not packet["to_process"]:
+                    waiting.popleft()
+                    if packet["command"] & 0xF0 == _PUBLISH and not packet["qos"]:
+                        self._handed_over += 1
+        client._last_msg_out = time.monotonic()
+        return paho.MQTT_ERR_SUCCESS
 
     # The end.
 
