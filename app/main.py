@@ -14,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 
 from app import openapi
 from app.api import console, health, status
+from app.api.batch import BatchRoute
 from app.api.input import headers, idempotency_key
 from app.api.input.body import BodyReader
 from app.api.input.cloud_event import EVENT_HEADERS
@@ -115,6 +116,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
+        BatchRoute(gate, bodies, once, settings),
         RequestsRoute(gate, requests, bodies, once, settings),
         SubscribeRoute(hub, subscriptions, bodies, settings),
         WebSocketRoute(gate, hub, subscriptions, settings),

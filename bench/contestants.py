@@ -124,9 +124,8 @@ def uvicorn(application: str, environment: Mapping[str, str] | None = None) -> I
     """Run one uvicorn worker over an ASGI application; gives pid and port."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--loop", "uvloop"]
-    with process(
-        [*command, "--http", "httptools", "--no-access-log", "--log-level", "warning"], port, environment
-    ) as pid:
+    command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    with process(command, port, environment) as pid:
         yield pid, port
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from app.api.input.query import MAX_SECONDS, TOPIC_PATTERN, TopicName
+from app.problems import Problem
 from tidegate.message import NO_PROPERTIES, Properties
 from tidegate.strings import MAX_STRING_BYTES, why_not_a_string
 
@@ -149,6 +150,61 @@ class PayloadFault(BaseModel):
         examples=["/celsius"],
     )
     reason: str = Field(description="Why, in words.", examples=['"hot" is not of type "number"'])
+
+
+class BatchResult(BaseModel):
+    """What became of one message of a batch: the broker's reason code, or a problem."""
+
+    index: int = Field(description="The message's place in the batch, from 0; empty lines do not count.")
+    qos: Literal[0, 1, 2] | None = Field(None, description="The quality of service that it was sent with.")
+    reason_code: int | None = Field(
+        None, description="The broker's MQTT 5 reason code, as the answer to a single message has it."
+    )
+    reason: str | None = Field(None, description="That reason code's name.")
+    problem: Problem | None = Field(
+        None, description="What the message would have been answered with by itself; only where it failed."
+    )
+
+
+class BatchAnswer(BaseModel):
+    """What became of the messages of a batch."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "accepted": 1,
+                    "failed": 1,
+                    "results": [
+                        {"index": 0, "qos": 1, "reason_code": 0, "reason": "Success"},
+                        {
+                            "index": 1,
+                            "problem": {
+                                "type": "urn:tidegate:problem:invalid-body",
+                                "title": "Invalid body",
+                                "status": 422,
+                                "detail": "there is no member 'qso'",
+                                "field": "/qso",
+                                "hint": "did you mean 'qos'?",
+                            },
+                        },
+                    ],
+                }
+            ]
+        }
+    )
+
+    accepted: int = Field(
+        description="Messages that the broker took (QoS 1 and 2), or that were handed over (QoS 0)."
+    )
+    failed: int = Field(description="All others.")
+    left_out: int | None = Field(
+        None, description="Messages that are counted and not listed, where there are more than a million."
+    )
+    abridged: int | None = Field(
+        None, description="Problems whose detail was left out, where a megabyte did not hold them."
+    )
+    results: list[BatchResult] = Field(description="In the order of the messages.")
 
 
 class RetainedMessage(BaseModel):

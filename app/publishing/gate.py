@@ -37,6 +37,16 @@ class Gate:
         """What the broker said in CONNACK; None without a connection."""
         return self._link.limits
 
+    @property
+    def waiting(self) -> int:
+        """Messages of all callers that wait for a connection or a free slot."""
+        return self._link.session.waiting
+
+    @property
+    def seconds_since_round_trip(self) -> float | None:
+        """How long ago the broker answered; None without a connection."""
+        return self._link.session.last_round_trip_seconds_ago
+
     def publish(self, message: Message) -> Coroutine[Any, Any, int]:
         """Publish, and return the broker's reason code, below 0x80.
 

@@ -50,6 +50,14 @@ class _Flight:
         self.done: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
 
 
+class NothingSentError(Exception):
+    """The work is done and published nothing: its answer is given, and the key is free again."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__("nothing was sent")
+        self.answer = answer
+
+
 class Idempotency:
     """Does work once for each key.
 
@@ -73,7 +81,8 @@ class Idempotency:
             key: the key.
             fingerprint: the digest of the request, as ``fingerprint_of`` makes it.
             qos: the QoS of what the work publishes; of several messages the highest.
-            work: makes the answer. Where it raises MQTTError or ProblemError, that is the answer.
+            work: makes the answer. Where it raises MQTTError or ProblemError, that is the answer; where it
+                raises NothingSentError, its answer is, and is not kept.
             late: makes the answer from the broker's reason code, where that comes after OutcomeUnknownError.
             scope: whose key it is; others may have the same.
 
@@ -127,6 +136,9 @@ class Idempotency:
             try:
                 answer = await work()
                 await self._finish(name, entry, answer)
+            except NothingSentError as nothing:
+                answer = nothing.answer
+                await self._store.free(name, entry)
             except OutcomeUnknownError as error:
                 answer = _answer_of(problem_of(error))
                 if error.outcome is None:
@@ -137,7 +149,7 @@ class Idempotency:
                     self._spawn(following)
             except (MQTTError, ProblemError) as error:
                 answer = _answer_of(error if isinstance(error, ProblemError) else problem_of(error))
-                if _says_that_nothing_was_sent(error):
+                if says_that_nothing_was_sent(error):
                     await self._store.free(name, entry)
                 else:
                     await self._finish(name, entry, answer)
@@ -223,7 +235,8 @@ def _digest(*parts: bytes) -> bytes:
     return digest.digest()
 
 
-def _says_that_nothing_was_sent(error: MQTTError | ProblemError) -> bool:
+def says_that_nothing_was_sent(error: MQTTError | ProblemError) -> bool:
+    """Whether a refusal means that the same request may be made again."""
     if isinstance(error, ProblemError):
         return error.reason_code is None and (error.kind.status < 500 or error.kind.status == 503)
     return not isinstance(error, RefusedError)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from app.api.input.query import ClearQuery, PublishQuery, RetainedQuery, TopicQuery
 from app.api.input.request_options import RequestQuery
 from app.api.input.stream_options import SubscribeRequest
-from app.api.models import PublishAnswer, PublishRequest, RetainedMessage
+from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
 from app.problems import Problem, ProblemType
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.mosquitto import Mosquitto
@@ -27,6 +27,7 @@ OPERATIONS = {
     "publish_message": ("post", "/v1/publish"),
     "request_topic": ("post", "/v1/requests/{topic}"),
     "request_topic_by_query": ("post", "/v1/requests"),
+    "publish_batch": ("post", "/v1/publish/batch"),
     "subscribe": ("get", "/v1/subscribe"),
     "subscribe_by_body": ("post", "/v1/subscribe"),
     "open_websocket": ("get", "/v1/ws"),
@@ -159,7 +160,7 @@ def test_the_pattern_tells_what_a_topic_may_be(
 def test_the_examples_are_what_the_models_take(document: dict[str, Any]) -> None:
     """An example that a reader copies works."""
     schemas = document["components"]["schemas"]
-    for model in (PublishRequest, PublishAnswer, RetainedMessage, SubscribeRequest, Problem):
+    for model in (BatchAnswer, PublishRequest, PublishAnswer, RetainedMessage, SubscribeRequest, Problem):
         examples = schemas[model.__name__]["examples"]
         assert examples
         for example in examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -58,6 +59,33 @@ class BodyReader:
                 f"the body did not arrive within {self._timeout_seconds:g} s; nothing was sent",
                 headers=_CLOSE,
             ) from None
+
+    async def stream(self, receive: Receive) -> AsyncIterator[bytes]:
+        """The parts of a body of any length, as they come; nothing is read ahead.
+
+        Args:
+            receive: the request's channel (ASGI).
+
+        Raises:
+            ProblemError: BODY_TIMEOUT, which closes the connection: nothing came for as long as a whole body
+                may take.
+            ClientDisconnect: the client left before the end.
+        """
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise ProblemError(
+                    ProblemType.BODY_TIMEOUT,
+                    f"the body stopped for {self._timeout_seconds:g} s; what came before is published",
+                    headers=_CLOSE,
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
 
     async def _rest(self, receive: Receive, message: Message) -> bytes:
         parts: list[bytes] = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import operator
 from typing import Final, Literal, NoReturn
 
 import msgspec
@@ -28,7 +29,7 @@ from tidegate.connection import BrokerLimits
 from tidegate.message import NO_PROPERTIES, Message, Properties
 
 MAX_DEPTH: Final = 200
-"""How deep JSON may be nested: what pydantic reads. msgspec goes as deep as the stack of the moment allows."""
+"""How deep JSON may be nested: as pydantic has it. msgspec goes as deep as the stack of the moment allows."""
 
 _properties: Final = TypeAdapter(MessageProperties | None)
 
@@ -54,20 +55,15 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         )
 
 
-class _Name:
+class _Name(str):
     """A member's name; two are never equal, so that both stand in one mapping."""
 
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-def _make_name(_: type, text: str) -> _Name:
-    return _Name(text)
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
-_read_names: Final = msgspec.json.Decoder(dict[_Name, Raw], dec_hook=_make_name).decode
+_read_names: Final = msgspec.json.Decoder(dict[_Name, Raw], dec_hook=operator.call).decode
 
 
 class RequestReader:
@@ -168,8 +164,8 @@ def _payload(request: Request) -> bytes:
 
 def _repeated(names: dict[_Name, Raw]) -> str:
     seen: set[str] = set()
-    for name in names:
-        if name.text in seen:
-            return name.text
-        seen.add(name.text)
+    for name in map(str.__str__, names):
+        if name in seen:
+            return name
+        seen.add(name)
     raise AssertionError("no name is there twice")

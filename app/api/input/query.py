@@ -123,6 +123,16 @@ class PublishQuery(RetainedQuery):
     retain: Flag = Field(False, description="Keep the message as the topic's value (MQTT 5 §3.3.1.3).")
 
 
+class BatchQuery(BaseModel):
+    """What may be said about a batch."""
+
+    model_config = _QUERY_MODEL
+
+    results: Literal["all", "failed"] = Field(
+        "all", description="What the answer lists: every message, or the failed ones.", examples=["failed"]
+    )
+
+
 def parse_query(raw: bytes, model: type[Query]) -> Query:
     """Read a query string; a field that is a tuple takes the values of a parameter that may repeat.
 

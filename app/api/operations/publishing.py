@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import orjson
 
-from app.api import publish, topics
+from app.api import batch, publish, topics
 from app.api.input.idempotency_key import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, KEY_PATTERN
-from app.api.input.query import TOPIC_PATTERN, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
-from app.api.models import RetainedMessage
+from app.api.input.query import TOPIC_PATTERN, BatchQuery, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
+from app.api.models import BatchAnswer, PublishRequest, RetainedMessage
 from app.api.operations.headers import MESSAGE_HEADERS, TRACE_HEADERS, message_headers
 from app.api.operations.parts import (
     BROKER_PROBLEMS,
@@ -105,6 +105,60 @@ def paths() -> dict[str, Any]:
                 },
                 "responses": _publish_answers(_JSON_BODY),
             }
+        },
+        batch.PATH: {"post": _batch_operation()},
+    }
+
+
+def _batch_operation() -> dict[str, Any]:
+    example = example_of(PublishRequest)
+    content = {
+        batch.JSON: {"schema": {"$ref": REF + "BatchAnswer"}},
+        NDJSON: {
+            "schema": {"type": "string", "description": "A result a line; the last line has the counts."},
+            "example": '{"index":0,"qos":1,"reason_code":0,"reason":"Success"}\n{"accepted":1,"failed":0}\n',
+        },
+    }
+    partly = {batch.JSON: {"schema": {"$ref": REF + "BatchAnswer"}, "example": example_of(BatchAnswer)}}
+    return {
+        "operationId": "publish_batch",
+        "tags": ["publish"],
+        "summary": "Publish many messages",
+        "description": "An array is read whole before the first message is sent. Lines are published as they "
+        "come, in a body of any length. A message that fails does not keep back the others. Where none was "
+        "accepted, the answer is the problem of the first, with the members `accepted`, `failed` and "
+        "`results` in it. An answer in lines begins with 200 before its end is known: read the last line.",
+        "parameters": [*query_parameters(BatchQuery), idempotency_key()],
+        "requestBody": {
+            "required": True,
+            "content": {
+                batch.JSON: {
+                    "schema": {"type": "array", "minItems": 1, "items": {"$ref": REF + "PublishRequest"}},
+                    "example": [example],
+                },
+                NDJSON: {
+                    "schema": {"type": "string", "description": "One such object a line."},
+                    "example": orjson.dumps(example).decode() + "\n",
+                },
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "All were accepted. In lines: see the last one.",
+                "headers": replayed(),
+                "content": content,
+            },
+            "202": {
+                "description": "All were handed over, all of them with QoS 0.",
+                "headers": replayed(),
+                "content": {batch.JSON: {"schema": {"$ref": REF + "BatchAnswer"}}},
+            },
+            "207": {
+                "description": "Some were accepted, and some failed.",
+                "headers": replayed(),
+                "content": partly,
+            },
+            **problems((*_JSON_BODY, ProblemType.NOT_ACCEPTABLE)),
         },
     }
 

@@ -10,12 +10,16 @@ from starlette.types import Send
 
 from app.api.input.idempotency_key import IDEMPOTENCY_REPLAYED
 from app.api.output.answer import answer, answer_publish
-from app.publishing.idempotency import Idempotency, fingerprint_of
+from app.publishing.idempotency import Idempotency, NothingSentError, fingerprint_of
 from app.publishing.idempotency_store import Answer
 from tidegate.errors import refusal
 from tidegate.message import Message
 
 _REPLAYED: Final = (IDEMPOTENCY_REPLAYED.lower().encode(), b"true")
+
+
+def _always() -> bool:
+    return True
 
 
 class Once:
@@ -62,6 +66,8 @@ class Once:
         qos: int,
         work: Callable[[Send], Awaitable[None]],
         late: Callable[[Send, int], Awaitable[None]],
+        *,
+        keeps: Callable[[], bool] = _always,
     ) -> None:
         """Answer any request that publishes.
 
@@ -73,6 +79,7 @@ class Once:
             work: publishes and answers, or raises.
             late: answers, or raises, once OutcomeUnknownError was raised and the broker's reason code came
                 after all.
+            keeps: asked when the work is done: whether its answer is kept, since something may be sent.
 
         Raises:
             ProblemError: what ``Idempotency.once`` raises.
@@ -81,8 +88,8 @@ class Once:
             key,
             fingerprint,
             qos=qos,
-            work=partial(_record, work),
-            late=lambda reason_code: _record(lambda channel: late(channel, reason_code)),
+            work=partial(_record, work, keeps),
+            late=lambda reason_code: _record(lambda channel: late(channel, reason_code), _always),
         )
         headers = [*found.headers, _REPLAYED] if is_replayed else list(found.headers)
         await answer(send, found.status, headers, found.body)
@@ -94,8 +101,8 @@ async def _answer_late(message: Message, send: Send, reason_code: int) -> None:
     await answer_publish(send, message, reason_code)
 
 
-async def _record(write: Callable[[Send], Awaitable[None]]) -> Answer:
-    """What somebody sends as an answer, kept instead of sent."""
+async def _record(write: Callable[[Send], Awaitable[None]], keeps: Callable[[], bool]) -> Answer:
+    """What somebody sends as an answer, kept instead of sent; raises NothingSentError where it is to go."""
     start: dict[str, Any] = {}
     parts: list[bytes] = []
 
@@ -107,4 +114,7 @@ async def _record(write: Callable[[Send], Awaitable[None]]) -> Answer:
 
     await write(send)
     headers = tuple((name, value) for name, value in start["headers"] if name != b"content-length")
-    return Answer(start["status"], headers, b"".join(parts))
+    found = Answer(start["status"], headers, b"".join(parts))
+    if not keeps():
+        raise NothingSentError(found)
+    return found

@@ -57,12 +57,8 @@ from tidegate.reason_codes import UNSUPPORTED_PROTOCOL_VERSION, describe
 CLOSE_SECONDS = 5.0
 """How long ``close`` waits for the broker to answer what it was sent."""
 
-READ_BYTES = 65_536
 WRITE_BYTES = 65_536
 """About as much goes into one write."""
-
-_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-"""Linux alone has it, and forgets it again by itself (tcp(7))."""
 
 _PUBLISH, _DISCONNECT = 0x30, 0xE0
 """Packet types, as they stand in a fixed header (MQTT 5 §2.1.2)."""
@@ -153,8 +149,6 @@ class AiomqttConnection(aiomqtt.Client):
         self._awaits_writable = False
         self._unsent: deque[Any] = deque()
         self._handed_over = 0
-        self._received = b""
-        self._received_at = 0
         self._unacknowledged: dict[int, Any] = {}
         self._pings: deque[asyncio.Future[None] | None] = deque()
         self._flushed: asyncio.Future[None] | None = None
@@ -166,9 +160,6 @@ class AiomqttConnection(aiomqtt.Client):
         self._client.on_publish = None
         self._client._handle_pubackcomp = self._on_acknowledgement  # type: ignore[method-assign,assignment]
         self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]
-        if options.transport == "tcp":
-            self._client._sock_recv = self._receive  # type: ignore[method-assign]
-            self._client.loop_read = self._read  # type: ignore[method-assign]
         self._client._packet_write = self._write_packets  # type: ignore[method-assign]
         self._client._send_pingreq = self._ping_of_paho  # type: ignore[method-assign]
         self._client._handle_pingresp = self._on_pingresp  # type: ignore[method-assign]
@@ -426,29 +417,6 @@ class AiomqttConnection(aiomqtt.Client):
         """Kept during the handshake only: paho tells the cause of a failed read nowhere else."""
         if level == paho.MQTT_LOG_ERR and self._failure is None:
             self._failure = OSError(text.partition(": ")[2] or text)
-
-    # Reading: what has come is taken at once; paho asks the socket three times for each packet.
-
-    def _receive(self, bufsize: int) -> bytes:
-        client = self._client
-        if self._received_at == len(self._received):
-            self._received = paho.Client._sock_recv(client, READ_BYTES)
-            self._received_at = 0
-            sock: Any = client._sock
-            if _QUICKACK is not None and self._unacknowledged and sock is not None:
-                # A broker that leaves Nagle's algorithm on sends the second acknowledgement when TCP has
-                # acknowledged the first, which the kernel puts off for 40 ms.
-                sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        start = self._received_at
-        found = self._received[start : start + bufsize]
-        self._received_at = start + len(found)
-        return found
-
-    def _read(self, max_packets: int = 1) -> MQTTErrorCode:
-        while True:
-            result = paho.Client.loop_read(self._client, max_packets)
-            if result or self._received_at == len(self._received):
-                return result
 
     # Writing: one turn of the loop sends what it collected, without asking the poller first.
 
