@@ -128,6 +128,7 @@ def test_an_answer_in_lines_to_a_body_that_stops(impatient_bridge: Bridge) -> No
         upload.read_to_end()
         assert (200, ["taken", "body-timeout"]) == (upload.status, kinds(upload.objects))
         assert 1 == upload.objects[-1]["accepted"]
+        upload.read_to_close()
 
 
 def test_a_client_that_leaves(fresh_mosquitto: Mosquitto) -> None:

@@ -524,6 +524,26 @@ async def test_a_forbidden_topic_costs_the_connection(connect: Open) -> None:
     assert [] == other.losses
 
 
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+async def test_a_packet_identifier_that_is_taken_is_passed(
+    fresh_mosquitto: Mosquitto, first: int, second: int
+) -> None:
+    """When they come round again, a message gets none that the broker has not answered yet."""
+    client = Client()
+    connection = await connect_by_aiomqtt(ConnectOptions("127.0.0.1", fresh_mosquitto.port), client)
+    client.connection = connection
+    fresh_mosquitto.pause()
+    connection._client._last_mid = 65_534
+    connection.publish(Message("a", b"", qos=first), "65535")
+    connection.publish(Message("a", b"", qos=first), "1")
+    connection._client._last_mid = 65_534
+    connection.publish(Message("a", b"", qos=second), "2")
+    assert 2 == connection._client._last_mid
+    fresh_mosquitto.resume()
+    await client.until(lambda: client.outcomes.keys() == {"65535", "1", "2"})
+    await connection.close()
+
+
 # TLS.
 
 

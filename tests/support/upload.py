@@ -93,6 +93,11 @@ class Upload:
         """Read the whole answer, up to the last chunk of it or the end of its length."""
         self.read_until(lambda: b"\r\n\r\n" in self.received and self._is_whole())
 
+    def read_to_close(self) -> None:
+        """Read until the bridge closes the connection; raises TimeoutError where it does not."""
+        while part := self._socket.recv(65_536):
+            self.received += part
+
     @property
     def status(self) -> int:
         """The answer's status."""

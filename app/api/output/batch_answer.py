@@ -171,10 +171,14 @@ class LinesAnswer:
         return self._task
 
     async def begin(self) -> None:
-        """Send the status, once."""
+        """Send the status, once. The connection ends with the answer: the body may stop before its end."""
         if not self.has_begun:
             self.has_begun = True
-            headers = [(b"content-type", NDJSON.encode()), (b"x-accel-buffering", b"no")]
+            headers = [
+                (b"content-type", NDJSON.encode()),
+                (b"x-accel-buffering", b"no"),
+                (b"connection", b"close"),
+            ]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def cancel(self) -> None:

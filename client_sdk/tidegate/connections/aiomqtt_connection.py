@@ -8,6 +8,8 @@ DISCONNECT. What its public face hides is taken one step below it, from the call
 - each received message, without the queue and the task a message that ``messages`` costs;
 - the end of a connection before CONNACK, which aiomqtt waits out.
 
+And paho's own reading and writing, a system call or three a packet, is replaced by one for all there is.
+
 docs/decisions/0002 gives the measurements. The version of aiomqtt is bounded for this reason.
 """
 
@@ -204,9 +206,10 @@ class AiomqttConnection(aiomqtt.Client):
                 carried: Any = None
                 if message.properties is not NO_PROPERTIES and self._version >= 5:
                     carried = _pack(message.properties)
-                if not message.qos:
-                    self._publish_unacknowledged(message, carried, token)
+                if message.qos < 2:
+                    self._publish_packed(message, carried, token)
                     return
+                self._pass_taken_packet_ids()
                 info = self._client.publish(
                     message.topic, message.payload, message.qos, message.retain, carried
                 )
@@ -222,19 +225,34 @@ class AiomqttConnection(aiomqtt.Client):
             # the packet identifier is still taken by a message that the broker never answered: try the next
         raise NotConnectedError("the connection is gone; nothing was sent", topic=message.topic)
 
-    def _publish_unacknowledged(self, message: Message, carried: _Packed | None, token: Any) -> None:
-        """QoS 0, without the lock and the condition that paho makes for each message (MQTT 5 §3.3)."""
+    def _publish_packed(self, message: Message, carried: _Packed | None, token: Any) -> None:
+        """QoS 0 and 1, without the locks and the condition that paho makes for each message (MQTT 5 §3.3)."""
         client = self._client
         if client._sock is None:
             raise NotConnectedError("the connection is gone; nothing was sent", topic=message.topic)
         topic, payload = message.topic.encode(), message.payload
         client._raise_for_invalid_topic(topic)
         packed = b"" if self._version < 5 else b"\0" if carried is None else carried.pack()
-        packet = bytearray((0x31 if message.retain else 0x30,))
-        client._pack_remaining_length(packet, 2 + len(topic) + len(packed) + len(payload))
-        packet += b"".join((len(topic).to_bytes(2, "big"), topic, packed, payload))
-        self._unsent.append(token)
-        client._packet_queue(_PUBLISH, packet, 0, 0)
+        packet = bytearray((0x30 | message.qos << 1 | message.retain,))
+        size = 2 + len(topic) + (2 if message.qos else 0) + len(packed) + len(payload)
+        client._pack_remaining_length(packet, size)
+        mid = 0
+        if message.qos:
+            self._pass_taken_packet_ids()
+            mid = client._mid_generate()
+        identifier = mid.to_bytes(2, "big") if mid else b""
+        packet += b"".join((len(topic).to_bytes(2, "big"), topic, identifier, packed, payload))
+        if mid:
+            self._unacknowledged[mid] = token
+        else:
+            self._unsent.append(token)
+        client._packet_queue(_PUBLISH, packet, mid, message.qos)
+
+    def _pass_taken_packet_ids(self) -> None:
+        """Make the next packet identifier one that no unanswered message has (MQTT 5 §2.2.1)."""
+        client = self._client
+        while client._last_mid % 65_535 + 1 in self._unacknowledged:
+            client._mid_generate()
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[int]:  # type: ignore[override]
         """Send SUBSCRIBE; see ``Connection.subscribe``."""
