@@ -103,14 +103,14 @@ class ProblemType(Enum):
         "body-timeout",
         408,
         "Body too slow",
-        "The request's body did not arrive in time; nothing was sent.",
+        "The request's body did not arrive in time; nothing was sent but lines of a batch that came before.",
     )
     CONFLICT = ("conflict", 409, "Conflict", "The state of the thing does not allow it now.")
     BODY_TOO_LARGE = (
         "body-too-large",
         413,
         "Body too large",
-        "The request's body is larger than TIDEGATE_MAX_BODY_BYTES.",
+        "The request's body, or a line of a batch, is larger than TIDEGATE_MAX_BODY_BYTES.",
     )
     PACKET_TOO_LARGE = (
         "packet-too-large",
