@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bridge import Bridge, running_bridge
+from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.brokers import Client
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK
@@ -282,3 +282,42 @@ def test_curl_sends_a_file(bridge: Bridge, tmp_path: Path, arguments: str) -> No
         results = found["results"]
         assert (done.stderr, found["accepted"], found["failed"]) == ("202", count, 0)
     assert list(range(count)) == [each["index"] for each in results]
+
+
+async def test_an_array_with_a_key_is_published_once(bridge: Bridge, follower: Client) -> None:
+    """The whole answer is that of the first, also where some failed; other bytes are another request."""
+    messages = [{"topic": "batch/once", "payload": 1}, {"topic": "batch/+", "payload": 2}]
+    key = {"Idempotency-Key": "batch-once"}
+    first, second = (bridge.client.post(PATH, json=messages, headers=key) for _ in range(2))
+    assert (207, 207) == (first.status_code, second.status_code)
+    assert first.json() == second.json()
+    assert (None, "true") == tuple(each.headers.get("idempotency-replayed") for each in (first, second))
+    other = bridge.client.post(PATH, json=messages[:1], headers=key)
+    assert (422, "idempotency-key-reused") == (other.status_code, kind(other.json()))
+    end = bridge.client.post("/v1/topics/batch/end", content=b"end")
+    assert end.is_success
+    assert [b"1", b"end"] == [(await follower.message()).payload for _ in range(2)]
+
+
+def test_a_key_is_free_where_nothing_of_an_array_was_sent(fresh_mosquitto: Mosquitto) -> None:
+    """With the broker away all fail with 503; with it back the same request is published."""
+    with running_bridge(fresh_mosquitto.url, publish_timeout_seconds=0.3) as bridge:
+        fresh_mosquitto.stop()
+        wait_until(lambda: bridge.client.get("/readyz").status_code == 503)
+        messages = [{"topic": "batch/freed", "payload": number} for number in range(3)]
+        key = {"Idempotency-Key": "batch-freed"}
+        away = bridge.client.post(PATH, json=messages, headers=key)
+        assert (503, 3) == (away.status_code, away.json()["failed"])
+        fresh_mosquitto.start()
+        wait_until(lambda: bridge.client.get("/readyz").status_code == 200)
+        back = bridge.client.post(PATH, json=messages, headers=key)
+        assert (200, 3) == (back.status_code, back.json()["accepted"])
+        assert "idempotency-replayed" not in back.headers
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_lines_honour_no_key(bridge: Bridge, accept: str) -> None:
+    """They are published as they come, and not kept: the header is refused, and nothing is sent."""
+    headers = NDJSON | {"Idempotency-Key": "lines", "Accept": accept}
+    answer = bridge.client.post(PATH, content=lines({"topic": "batch/a", "payload": 1}), headers=headers)
+    assert (400, "unsupported-header") == (answer.status_code, kind(answer.json()))
