@@ -342,6 +342,22 @@ def test_a_body_is_read_strictly(bridge: Bridge, body: object, field: str) -> No
     assert answer.json()["field"] == field
 
 
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"topics": []}, "/topics", "at least one topic filter"),
+        ({"topics": "a"}, "/topics", "a list of topic filters"),
+        ({"topic": ["a"]}, "/topic", "did you mean 'topics'?"),
+        ({"topic": "a", "qos": 7}, "/topic", "did you mean 'topics'?"),
+    ],
+)
+def test_what_is_wrong_with_the_filters_is_said(bridge: Bridge, body: object, field: str, words: str) -> None:
+    """In words for whoever wrote the body."""
+    answer = bridge.client.post("/v1/subscribe", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert words in answer.json()["detail"] + answer.json().get("hint", "")
+
+
 def test_a_filter_in_a_body_is_named_by_its_place(bridge: Bridge) -> None:
     """The one that is malformed, not the whole list."""
     answer = bridge.client.post("/v1/subscribe", json={"topics": ["a", "b/#/c"]})
