@@ -26,12 +26,13 @@ def envelope(message: Message, *, qos: int | None = None) -> bytes:
         qos: the QoS to tell, where the listener asked for less than the shared subscription has.
     """
     payload, encoding = encode_payload(message.payload)
-    return b'{"topic":%b,"payload":%b,"encoding":"%b","qos":%d,"retain":%b,"time":"%b","properties":%b}' % (
+    return b'{"topic":%b,"payload":%b,"encoding":"%b","qos":%d,"retain":%b%b,"time":"%b","properties":%b}' % (
         orjson.dumps(message.topic),
         payload,
         encoding,
         message.qos if qos is None else qos,
         b"true" if message.retain else b"false",
+        b',"dup":true' if message.duplicate else b"",
         _time(message.received_at),
         _properties(message.properties),
     )
@@ -45,17 +46,15 @@ class Event:
         epoch: the run of the bridge, as it stands in the id.
         sequence: the event's number, rising within one run of the bridge.
         size: its share of a listener's buffer, in bytes.
-        encoded: what a form made of it, under a key of its own; shared by all who get it.
     """
 
-    __slots__ = ("encoded", "epoch", "message", "sequence", "size")
+    __slots__ = ("epoch", "message", "sequence", "size")
 
     def __init__(self, message: Message, epoch: str, sequence: int) -> None:
         self.message = message
         self.epoch = epoch
         self.sequence = sequence
         self.size = len(message.payload) + len(message.topic) + 200
-        self.encoded: dict[object, bytes] = {}
 
 
 class ControlEvent:
