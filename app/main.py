@@ -108,6 +108,6 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
             allow_origins=settings.cors_origins,
             allow_methods=["DELETE", "GET", "POST", "PUT"],
             allow_headers=["Content-Type", "Last-Event-ID", *headers.REQUEST_HEADERS],
-            expose_headers=["Retry-After", *headers.ANSWER_HEADERS],
+            expose_headers=["Last-Event-ID", "Retry-After", *headers.ANSWER_HEADERS],
         )
     return app

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench import fanout, publish
+from bench import fanout, latency, publish
 
 
 class Benchmark(NamedTuple):
@@ -21,6 +21,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS = {
     "publish": Benchmark(publish.run, rounds=5, seconds=4),
     "fanout": Benchmark(fanout.run, rounds=3, seconds=5),
+    "latency": Benchmark(latency.run, rounds=7, seconds=5),
 }
 
 

@@ -30,7 +30,6 @@ from app.api.stream.forms import (
 from app.api.stream.outlet import Outlet, Pace
 from app.api.stream.subscriptions import Subscriptions
 from app.api.stream.wheel import Wheel
-from app.connections import ABORT
 from app.hub.hub import Hub
 from app.settings import Settings
 
@@ -99,10 +98,10 @@ class SubscribeRoute(RawRoute):
             (POSITION, str(position).encode("ascii")),
         ]
         await outlet.begin(
+            scope,
             send,
             {"type": "http.response.start", "status": 200, "headers": headers},
             form.opening(None if last_event_id else position, _hints(request.topics)),
-            abort=scope.get(ABORT),
         )
         return outlet
 

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api.stream.forms import Form
 from app.api.stream.sending import Sending
 from app.api.stream.wheel import Wheel
+from app.connections import ABORT, UNSENT_BYTES
 from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
@@ -96,19 +97,19 @@ class Outlet:
         self._wakes_at = 0
         self._sending: Sending | None = None
 
-    async def begin(
-        self, send: Send, start: Message, opening: bytes, *, abort: Callable[[], object] | None
-    ) -> None:
+    async def begin(self, scope: Scope, send: Send, start: Message, opening: bytes) -> None:
         """Begin the response; if that fails the listener leaves.
 
         Args:
+            scope: the request's, in which the server may have ways to watch the connection and to end it.
             send: ASGI's.
             start: the ``http.response.start``.
             opening: the first bytes of the body.
-            abort: gives the connection up, if the server has a way.
         """
-        self._abort = abort
-        self._sending = Sending(send, self, timeout_seconds=self._pace.send_timeout)
+        self._abort = scope.get(ABORT)
+        self._sending = Sending(
+            send, self, timeout_seconds=self._pace.send_timeout, unsent_bytes=scope.get(UNSENT_BYTES)
+        )
         try:
             await send(start)
             await send({"type": "http.response.body", "body": opening, "more_body": True})

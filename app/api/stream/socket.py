@@ -30,10 +30,11 @@ from app.api.stream.frames import (
     refusal_frame,
     socket_frame,
 )
+from app.api.stream.outlet import FAREWELL_SECONDS
 from app.api.stream.sending import Sending
 from app.api.stream.socket_stream import SocketStream
 from app.api.stream.subscriptions import Subscriptions
-from app.connections import ABORT
+from app.connections import ABORT, UNSENT_BYTES
 from app.hub.event import ControlEvent
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
@@ -91,6 +92,7 @@ class Socket:
         self._has_room.set()
         self._is_closing = False
         self._has_said_goodbye = False
+        self._may_be_given_up = False
         self._abort: Any = None
         self._request: asyncio.Task[Any] | None = None
         self.sending: Sending | None = None
@@ -103,7 +105,12 @@ class Socket:
         lifetime = None
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
-            self.sending = Sending(send, self, timeout_seconds=self._settings.stream_send_timeout_seconds)
+            self.sending = Sending(
+                send,
+                self,
+                timeout_seconds=self._settings.stream_send_timeout_seconds,
+                unsent_bytes=scope.get(UNSENT_BYTES),
+            )
             self._listener.attach(self)
             if self._settings.stream_lifetime_seconds is not None:
                 lifetime = loop.call_later(
@@ -116,14 +123,16 @@ class Socket:
             if lifetime is not None:
                 lifetime.cancel()
             for stream in self._streams.values():
-                self.hub.leave(stream.listener)
+                stream.end()
             self.hub.leave(self._listener)
             for opening in self._opening.values():
                 opening.task.cancel()  # what was to be published is: the client may leave before the answer
             if self.sending is not None:
                 self.sending.cancel()
             reason = self._listener.close_reason
-            logger.info("a WebSocket ended: %s", reason.reason if reason is not None else "unknown")
+            assert reason is not None  # whoever leaves is closed
+            self.hub.ended[reason] += 1
+            logger.info("a WebSocket ended: %s", reason.reason)
 
     # What comes in.
 
@@ -283,8 +292,13 @@ class Socket:
             self._write_answers()
         for stream in list(self._streams.values()):
             stream.write()
-        if self._listener.close_reason is not None and not sending.is_blocked:
-            self._say_goodbye(self._listener.close_reason)
+        reason = self._listener.close_reason
+        if reason is CloseReason.SHUTDOWN and not self._may_be_given_up:
+            # the bridge does not wait for long for a client that reads nothing, not even the close
+            self._may_be_given_up = True
+            asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self.give_up)
+        if reason is not None and not sending.is_blocked:
+            self._say_goodbye(reason)
 
     def _say_goodbye(self, reason: CloseReason) -> None:
         assert self.sending is not None

@@ -43,6 +43,7 @@ from tidegate.connection import (
     Subscription,
 )
 from tidegate.connections import failures, properties
+from tidegate.connections.read_ahead import ReadAhead, acknowledge_at_once
 from tidegate.errors import (
     ConnectRefusedError,
     MQTTConnectionError,
@@ -154,6 +155,8 @@ class AiomqttConnection(aiomqtt.Client):
         self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]
         self._client._send_pingreq = self._ping_of_paho  # type: ignore[method-assign]
         self._client._handle_pingresp = self._on_pingresp  # type: ignore[method-assign]
+        self._read_ahead = ReadAhead(self._client._sock_recv)
+        self._client._sock_recv = self._read_ahead.receive  # type: ignore[method-assign,assignment]
         self._client._ssl_wrap_socket = self._wrap_socket  # type: ignore[method-assign,assignment]
         if options.memory is not None and options.memory.received is not None:
             self._client._in_messages = options.memory.received
@@ -403,6 +406,22 @@ class AiomqttConnection(aiomqtt.Client):
         plain = getattr(sock, "_socket", sock)  # paho's WebSocket has it inside
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super()._on_socket_open(client, userdata, sock)
+        # in place of aiomqtt's reader, which is on its way to the loop already
+        self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read, client, plain)
+
+    def _read(self, client: paho.Client, plain: socket.socket) -> None:
+        """Handle all packets that are there, and no more than a chunk of them."""
+        sock = client.socket()
+        try:
+            client.loop_read()
+            while client.socket() is sock is not None and (self._read_ahead.has_more or _pending(sock)):
+                client.loop_read()
+        except Exception as error:  # noqa: BLE001 - whatever paho raises ends the connection
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+            return
+        if client.socket() is sock is not None:
+            acknowledge_at_once(plain)
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         if threading.get_ident() == self._loop_thread:
@@ -499,6 +518,12 @@ class AiomqttConnection(aiomqtt.Client):
         if self._is_closed_early:
             return failures.ClosedBeforeConnackError(f"{address} closed the connection without answering")
         return MQTTConnectionError(f"{address} cannot be reached: {error}")
+
+
+def _pending(sock: Any) -> bool:
+    """Whether TLS has bytes ready that no poller tells of."""
+    pending = getattr(sock, "pending", None)  # TLS has it, and paho's WebSocket
+    return pending is not None and pending() > 0
 
 
 class _Packed:
