@@ -85,7 +85,7 @@ class Filters:
         self._by_identifier: dict[int, SubscribedFilter] = {}
         self._abandoned: OrderedDict[SubscribedFilter, asyncio.TimerHandle] = OrderedDict()
         self._identifiers = itertools.count(1)
-        self._promised: list[tuple[str, Listener]] = []
+        self._promised: dict[Listener, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[SubscribedFilter]:
@@ -128,7 +128,7 @@ class Filters:
                 self._index.add(topic_filter, entry)
             if is_away and entry.is_live and entry.holds(listener) and listener.qos <= entry.asked_qos:
                 entry.replay_to(listener)  # the next connection brings what is retained
-                self._promised.append((topic_filter, listener))
+                self._promised.setdefault(listener, []).append(topic_filter)
                 return
             answer = entry.requests[listener] = asyncio.get_running_loop().create_future()
             if not entry.is_served:
@@ -144,10 +144,11 @@ class Filters:
 
         It has brought them, unless the broker kept the session: then nothing was subscribed to again.
         """
-        promised, self._promised = self._promised, []
-        for topic_filter, listener in promised if session_present else ():
-            if listener.close_reason is None:
-                self._spawn(self._bring_retained(topic_filter, listener))
+        promised, self._promised = self._promised, {}
+        if session_present:
+            for listener, filters in promised.items():
+                for each in filters:
+                    self._spawn(self._bring_retained(each, listener))
 
     async def _bring_retained(self, topic_filter: str, listener: Listener) -> None:
         try:
@@ -158,6 +159,7 @@ class Filters:
 
     def leave(self, listener: Listener) -> None:
         """Take a listener from all its filters."""
+        self._promised.pop(listener, None)
         for topic_filter in listener.filters:
             entry = self._by_name.get(topic_filter)
             if entry is not None:
