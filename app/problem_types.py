@@ -34,6 +34,12 @@ class ProblemType(Enum):
         "Repeated parameter",
         "A query parameter that has one value is there several times.",
     )
+    INVALID_CLOUD_EVENT = (
+        "invalid-cloudevent",
+        400,
+        "Invalid CloudEvent",
+        "The request claims to be a CloudEvent, and is none; field is a header, or a JSON pointer.",
+    )
     INVALID_HEADER = ("invalid-header", 400, "Invalid header", "A request header cannot be read.")
     UNSUPPORTED_HEADER = (
         "unsupported-header",
@@ -130,6 +136,18 @@ class ProblemType(Enum):
         "Invalid payload",
         "The payload cannot be written as it was asked for, or the broker does not take it.",
     )
+    SCHEMA_MISMATCH = (
+        "schema-mismatch",
+        422,
+        "Payload does not match its schema",
+        "The JSON Schema of the topic asks for another; field is a JSON pointer into the payload.",
+    )
+    IDEMPOTENCY_KEY_REUSED = (
+        "idempotency-key-reused",
+        422,
+        "Idempotency-Key of another request",
+        "Another request came with this Idempotency-Key before; nothing was sent.",
+    )
     TOO_MANY_RETAINED = (
         "too-many-retained",
         422,
@@ -172,6 +190,12 @@ class ProblemType(Enum):
         503,
         "Too many messages wait",
         "Too many messages wait for the broker; nothing was sent, and the same request may be made again.",
+    )
+    IDEMPOTENCY_UNAVAILABLE = (
+        "idempotency-unavailable",
+        503,
+        "Idempotency keys cannot be kept",
+        "The store of the keys does not answer; nothing was sent, and the same request may be made again.",
     )
     NOT_READY = ("not-ready", 503, "Not ready", "No round trip to the broker was seen lately.")
     TOO_MANY_STREAMS = (

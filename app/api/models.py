@@ -141,6 +141,16 @@ class PublishAnswer(BaseModel):
     reason: str = Field(description="That reason code's name.")
 
 
+class PayloadFault(BaseModel):
+    """Why a payload does not match the JSON Schema of its topic."""
+
+    pointer: str = Field(
+        description="Where, as a JSON pointer into the payload (RFC 6901); empty for the whole.",
+        examples=["/celsius"],
+    )
+    reason: str = Field(description="Why, in words.", examples=['"hot" is not of type "number"'])
+
+
 class RetainedMessage(BaseModel):
     """One retained message in a list, as a stream's event has it."""
 
@@ -167,3 +177,5 @@ class RetainedMessage(BaseModel):
     retain: bool = Field(description="True: it is the kept message.")
     time: str = Field(description="When it arrived at the bridge (RFC 3339, UTC).")
     properties: dict[str, Any] = Field(description="Its MQTT 5 properties, those that it has.")
+    valid: bool = Field(True, description="False where it does not match its JSON Schema; else left out.")
+    fault: PayloadFault | None = Field(None, description="Why it does not; else left out.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,9 +15,13 @@ from app.api.input.publish_request import message_of
 from app.api.input.query import NoQuery, parse_query
 from app.api.models import PublishRequest
 from app.api.output.answer import answer_publish
+from app.api.output.once import Once
 from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
 from app.publishing.gate import Gate
+from app.publishing.trace_context import with_trace
+from tidegate.errors import UnsupportedError
+from tidegate.message import Message
 
 PATH: Final = "/v1/publish"
 _request: Final = TypeAdapter(PublishRequest)
@@ -27,16 +33,18 @@ class PublishRoute(RawRoute):
     Args:
         gate: the way to the broker.
         bodies: how bodies are read.
+        once: how an Idempotency-Key is honoured.
     """
 
     path = PATH
     path_format = PATH
     methods = ("POST",)
 
-    def __init__(self, gate: Gate, bodies: BodyReader) -> None:
+    def __init__(self, gate: Gate, bodies: BodyReader, once: Once) -> None:
         super().__init__()
         self._gate = gate
         self._bodies = bodies
+        self._once = once
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -52,5 +60,33 @@ class PublishRoute(RawRoute):
             request = _request.validate_json(body)
         except ValidationError as error:
             raise invalid_body(error, PublishRequest) from None
-        message = message_of(request, body, self._gate.limits)
-        await answer_publish(send, message, await self._gate.publish(message))
+        key = headers.idempotency_key
+        if key is None:
+            await self._publish(message_of(request, body, self._gate.limits), headers.trace, send)
+        else:
+            # What the broker can carry at the moment must not decide whether a request is the same, nor must
+            # the trace, which is another each time.
+            message = message_of(request, body, None)
+            work = partial(self._publish, message, headers.trace)
+            await self._once.publish(send, key, f"POST {PATH}", message, work)
+
+    async def _publish(self, message: Message, trace: list[tuple[bytes, bytes]] | None, send: Send) -> None:
+        if trace is None:
+            reason_code = await self._gate.publish(message)
+        else:
+            reason_code = await self._publish_traced(message, trace)
+        await answer_publish(send, message, reason_code)
+
+    async def _publish_traced(self, message: Message, trace: list[tuple[bytes, bytes]]) -> int:
+        """Publish with the trace that the request tells of, where the connection can carry it."""
+        limits = self._gate.limits
+        properties = message.properties
+        if limits is None or limits.protocol_version >= 5:
+            properties = with_trace(properties, trace)
+        try:
+            return await self._gate.publish(replace(message, properties=properties))
+        except UnsupportedError:
+            # The connection came after the request, and speaks 3.1.1.
+            if properties is message.properties:
+                raise
+            return await self._gate.publish(message)

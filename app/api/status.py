@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.problems import ProblemType, documented
+from app.publishing.schemas import Schemas
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
@@ -65,20 +66,36 @@ class SubscriptionStatus(BaseModel):
     listeners: int = Field(description="How many streams follow it; 0 where it is kept for one that left.")
 
 
+class SchemasStatus(BaseModel):
+    """The JSON Schemas of `TIDEGATE_SCHEMAS_FILE`, and what did not match them since the start."""
+
+    entries: int = Field(description="How many schemas there are.", examples=[3])
+    refused: int = Field(description="Publishes that were refused.", examples=[2])
+    flagged: int = Field(
+        description="Messages from the broker that went on with `valid` false. The broker may send a message "
+        "once for each filter that matches; each copy counts.",
+        examples=[0],
+    )
+    dropped: int = Field(
+        description="Messages from the broker that were dropped, counted likewise.", examples=[7]
+    )
+
+
 class Status(BaseModel):
     """Where a bridge stands."""
 
     version: str = Field(description="The bridge's version.", examples=["0.1.0"])
     broker: BrokerStatus
     streams: StreamsStatus
+    schemas: SchemasStatus | None = Field(description="Null where no schemas are set.")
     subscriptions: list[SubscriptionStatus] = Field(
         description=f"The filters held at the broker, at most {MAX_SUBSCRIPTIONS} of them."
     )
     subscriptions_total: int = Field(description="How many there are.")
 
 
-def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
-    """The call, for one broker link and its hub."""
+def create_router(link: BrokerLink, hub: Hub, schemas: Schemas | None = None) -> APIRouter:
+    """The call, for one broker link, its hub, and the schemas of payloads where there are some."""
     router = APIRouter(tags=["status"])
 
     @router.get(
@@ -99,6 +116,7 @@ def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
                 ended={reason.reason: count for reason, count in hub.ended.items()},
                 kept_messages=len(hub.journal),
             ),
+            schemas=None if schemas is None else _schemas(schemas),
             subscriptions=[
                 SubscriptionStatus(filter=name, qos=qos, listeners=listeners)
                 for name, qos, listeners in held[:MAX_SUBSCRIPTIONS]
@@ -107,6 +125,12 @@ def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
         )
 
     return router
+
+
+def _schemas(schemas: Schemas) -> SchemasStatus:
+    return SchemasStatus(
+        entries=len(schemas), refused=schemas.refused, flagged=schemas.flagged, dropped=schemas.dropped
+    )
 
 
 def _broker(link: BrokerLink) -> BrokerStatus:

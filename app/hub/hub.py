@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from app.hub.event import ControlEvent, Event
+from app.hub.event import ControlEvent, Event, Fault
 from app.hub.filter_sets import FilterSets
 from app.hub.filters import Filters, Upstream
 from app.hub.flusher import Flusher
@@ -44,6 +44,7 @@ class Hub:
         journal: keeps what clients that come back have missed.
         grace_seconds: how long a filter is kept up after its last listener left.
         max_pending_bytes: what all listeners together may leave unread.
+        judge: says what is wrong with a message, once for all who get it; without one nothing ever is.
 
     Attributes:
         epoch: this run of the bridge, as it stands in ids.
@@ -58,11 +59,13 @@ class Hub:
         journal: Journal | None = None,
         grace_seconds: float = 0.0,
         max_pending_bytes: int = 256 * 1024 * 1024,
+        judge: Callable[[Message], Fault | None] | None = None,
     ) -> None:
         self._journal = Journal() if journal is None else journal
         self._filters = Filters(
             upstream, self._journal, grace_seconds=grace_seconds, next_sequence=self._next_sequence
         )
+        self._judge = judge
         self._listeners: set[Listener] = set()
         self._flusher = Flusher()
         self.epoch = secrets.token_hex(4)
@@ -191,9 +194,12 @@ class Hub:
         routes = self._filters.routes(message)
         if not routes:
             return
+        fault = None if self._judge is None else self._judge(message)
+        if fault is not None and fault.is_dropped:
+            return
         if self._broker_is_away and self._told_up is None:
             self._tell_return(session_present=self._kept_session is not False)
-        event = Event(message, self.epoch, self._next_sequence())
+        event = Event(message, self.epoch, self._next_sequence(), fault)
         if not message.retain:
             tracks = [entry.track for entry, _ in routes if entry.is_remembered]
             if tracks:

@@ -21,6 +21,7 @@ same call may succeed later with ``retryable``. ``topic``, ``qos`` and ``reason_
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar, Literal
 
 from tidegate.reason_codes import describe
@@ -96,7 +97,7 @@ class TLSError(MQTTConnectionError):
     """The TLS handshake failed, or a certificate or key cannot be used.
 
     Attributes:
-        file: the path of the file that is at fault, where one is.
+        file: the path of the file that is at fault, where one is; inside a ZIP ``kit.zip!device.pem``.
     """
 
     retryable = False
@@ -113,7 +114,14 @@ class MQTTTimeoutError(MQTTError):
 
 
 class OutcomeUnknownError(MQTTTimeoutError):
-    """A message was sent and its acknowledgement did not come: it may have arrived, or not."""
+    """A message was sent and its acknowledgement did not come: it may have arrived, or not.
+
+    Attributes:
+        outcome: done with the broker's reason code (0 to 255) if it answers after all, failed when it never
+            will, because the connection ended; None where nothing more can be learnt.
+    """
+
+    outcome: asyncio.Future[int] | None = None
 
 
 class QueueFullError(MQTTError):

@@ -38,13 +38,14 @@ _FIXED_OVERHEAD_BYTES: Final = 16
 class Flight:
     """One message and the caller that waits for what becomes of it."""
 
-    __slots__ = ("deadline", "future", "message", "was_sent")
+    __slots__ = ("deadline", "future", "message", "outcome", "was_sent")
 
     def __init__(self, message: Message, future: asyncio.Future[int], deadline: float) -> None:
         self.message = message
         self.future = future
         self.deadline = deadline
         self.was_sent = False
+        self.outcome: asyncio.Future[int] | None = None
 
 
 class Outbox:
@@ -133,6 +134,8 @@ class Outbox:
                 self.last_acknowledged_at = self._loop.time()
         if not flight.future.done():
             flight.future.set_result(reason_code)
+        elif flight.outcome is not None and not flight.outcome.done():
+            flight.outcome.set_result(reason_code)
         if self._waiting:
             self._send_waiting()
         elif self._idle is not None and not self._flights:
@@ -158,6 +161,9 @@ class Outbox:
         for flight in flights:
             if flight.message.qos == 2 and not flight.future.done():
                 flight.future.set_exception(self._outcome_unknown(flight, str(error)))
+            elif flight.outcome is not None and not flight.outcome.done():
+                flight.outcome.set_exception(error)
+                flight.outcome.exception()  # nobody need wait for it
 
     async def flushed(self, timeout_seconds: float) -> bool:
         """Wait until nothing waits and nothing is in flight; False if the time was up first."""
@@ -246,9 +252,9 @@ class Outbox:
             self._fail(flight)
         for flight in self._flights:
             if flight.deadline <= now and not flight.future.done():
-                flight.future.set_exception(
-                    self._outcome_unknown(flight, "the broker did not acknowledge it in time")
-                )
+                unknown = self._outcome_unknown(flight, "the broker did not acknowledge it in time")
+                unknown.outcome = flight.outcome = self._loop.create_future()
+                flight.future.set_exception(unknown)
         if self._flights or self._waiting:
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 

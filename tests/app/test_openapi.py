@@ -172,6 +172,7 @@ def test_the_examples_can_be_sent(bridge: Bridge, document: dict[str, Any]) -> N
         given = [each for each in operation["parameters"] if "example" in each]
         query = {each["name"]: each["example"] for each in given if each["in"] == "query"}
         headers = {each["name"]: each["example"] for each in given if each["in"] == "header"}
+        headers["Idempotency-Key"] += name  # a key is one request's own
         topic = operation["parameters"][0]["example"]
         body = b"" if method == "delete" else b"21.5"
         answer = bridge.client.request(
@@ -188,8 +189,6 @@ def test_every_problem_is_documented_where_it_happens(document: dict[str, Any]) 
         ProblemType.NOT_FOUND,
         ProblemType.METHOD_NOT_ALLOWED,
         ProblemType.UNAUTHENTICATED,
-        ProblemType.CONFLICT,
-        ProblemType.TOO_MANY_REQUESTS,
     }
     assert found == {kind.slug for kind in ProblemType if kind not in of_any_path}
 

@@ -103,3 +103,24 @@ def require_json(content_type: bytes | None, hint: str) -> None:
             field="Content-Type",
             hint=hint,
         )
+
+
+def require_text(payload: bytes, field: str) -> None:
+    """Check a payload that is said to be text: a broker may end the connection on one that is none.
+
+    Args:
+        payload: the payload.
+        field: what says so.
+
+    Raises:
+        ProblemError: INVALID_PAYLOAD where it is not UTF-8 (MQTT 5 §3.3.2.3.2).
+    """
+    try:
+        payload.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProblemError(
+            ProblemType.INVALID_PAYLOAD,
+            f"the payload is said to be UTF-8 text, and is not: byte {error.start + 1}; nothing was sent",
+            field=field,
+            hint="leave the payload format out, or set it to 0",
+        ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 
+from app.api.input.body import require_text
 from app.api.input.members import split_members
 from app.api.input.topic_rules import require_topic
 from app.api.models import PublishRequest
@@ -32,6 +33,8 @@ def message_of(request: PublishRequest, text: bytes, limits: BrokerLimits | None
     properties = NO_PROPERTIES if request.properties is None else request.properties.carried()
     if properties is not NO_PROPERTIES and limits is not None and limits.protocol_version < 5:
         raise without_properties("/properties")
+    if properties.payload_format:
+        require_text(payload, "/properties/payload_format")
     return Message(request.topic, payload, request.qos, request.retain, properties)
 
 

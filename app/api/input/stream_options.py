@@ -18,12 +18,15 @@ MIN_INTERVAL_SECONDS: Final = 0.01
 MAX_LIMIT: Final = 2**53 - 1
 
 PolicyName = Literal["resume", "latest", "drop"]
+FormatName = Literal["envelope", "raw", "cloudevents"]
 
 _ABOUT: Final = {
     "topics": "Topic filters (MQTT 5 §4.7). A message is in the stream once however many of them match.",
     "qos": "The highest quality of service wanted (MQTT 5 §3.8.3.1).",
     "retained": "Begin with the retained messages that match.",
-    "format": "`envelope`: topic, payload, properties and all, as one JSON object. `raw`: the payload alone.",
+    "format": "`envelope`: topic, payload, properties and all, as one JSON object. `raw`: the payload alone. "
+    "`cloudevents`: a CloudEvent in structured mode; so it is where `Accept` names "
+    "`application/cloudevents+json`, too.",
     "policy": "What happens when the reader does not keep up. `resume`: the stream ends with the reason "
     "`too_slow`, and the client comes back with its last event id. `latest`: only the newest message of each "
     "topic is kept for it. `drop`: the oldest are dropped. `lag` events tell of the last two.",
@@ -91,7 +94,7 @@ class SubscribeRequest(SubscriptionOptions):
         json_schema_extra={"examples": [{"topics": ["sensors/+/temperature", "alerts/#"], "qos": 1}]}
     )
 
-    format: Literal["envelope", "raw"] = Field("envelope", description=_ABOUT["format"])
+    format: FormatName = Field("envelope", description=_ABOUT["format"])
     idle_timeout: Annotated[IntervalSeconds, Field(strict=True)] | None = Field(
         None, description=_ABOUT["idle_timeout"], examples=[30]
     )
@@ -109,7 +112,7 @@ class SubscribeQuery(BaseModel):
     )
     qos: QoS = Field(1, description=_ABOUT["qos"], examples=[1])
     retained: Flag = Field(True, description=_ABOUT["retained"], examples=[True])
-    format: Literal["envelope", "raw"] = Field("envelope", description=_ABOUT["format"])
+    format: FormatName = Field("envelope", description=_ABOUT["format"])
     policy: PolicyName = Field("resume", description=_ABOUT["policy"])
     interval: Annotated[IntervalSeconds, BeforeValidator(_number)] | None = Field(
         None, description=_ABOUT["interval"], examples=[0.5]

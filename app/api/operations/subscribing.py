@@ -126,7 +126,7 @@ def _stream_answer() -> dict[str, Any]:
                 "schema": {
                     "type": "string",
                     "description": "One object a line: a message with its `id` in front, or a control event "
-                    "with the member `event`. An empty line is a heartbeat.",
+                    "with the member `event`; or a CloudEvent. An empty line is a heartbeat.",
                 },
                 "example": orjson.dumps({"id": "5f2c9a01-18-9b2e41c7", **example}).decode() + "\n",
             },

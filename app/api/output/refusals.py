@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from app.problems import ProblemError, ProblemType, did_you_mean
+from app.problems import ProblemError, ProblemType, did_you_mean, json_pointer
 
 
 def empty_retained() -> ProblemError:
@@ -19,13 +19,15 @@ def empty_retained() -> ProblemError:
     )
 
 
-def without_properties(field: str) -> ProblemError:
+def without_properties(
+    field: str, *, hint: str = "leave it out, or connect the bridge to a broker with MQTT 5"
+) -> ProblemError:
     """The refusal of a property on a connection that has none."""
     return ProblemError(
         ProblemType.UNSUPPORTED,
         f"{field} needs MQTT 5, and the connection to the broker speaks MQTT 3.1.1; nothing was sent",
         field=field,
-        hint="leave it out, or connect the bridge to a broker with MQTT 5",
+        hint=hint,
     )
 
 
@@ -57,11 +59,6 @@ def invalid_body(error: ValidationError, model: type[BaseModel]) -> ProblemError
     return ProblemError(
         ProblemType.INVALID_BODY, f"{pointer or 'the body'}: {reason}", field=pointer, hint=hint
     )
-
-
-def json_pointer(location: Sequence[int | str]) -> str:
-    """A location as a JSON pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -148,7 +148,7 @@ class EventStreamForm(Form):
 
     def message(self, event: Event, qos: int) -> Parts:
         """The envelope."""
-        return b"id: %b" % _where(event), b"\ndata: %b\n\n" % envelope(event.message, qos=qos)
+        return b"id: %b" % where(event), b"\ndata: %b\n\n" % _envelope(event, qos)
 
     def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
         """A named event, with an id where the client's standing changes."""
@@ -171,7 +171,7 @@ class RawEventStreamForm(EventStreamForm):
             text = payload.decode("utf-8")
         except UnicodeDecodeError:
             text = orjson.loads(encode_payload(payload)[0])
-        return b"id: %b" % _where(event), b"\n" + ServerSentEvent(text, sep="\n").encode()
+        return b"id: %b" % where(event), b"\n" + ServerSentEvent(text, sep="\n").encode()
 
 
 class LinesForm(Form):
@@ -182,7 +182,7 @@ class LinesForm(Form):
 
     def message(self, event: Event, qos: int) -> Parts:
         """The envelope with the id in front."""
-        return b'{"id":"%b' % _where(event), b'",%b\n' % envelope(event.message, qos=qos)[1:]
+        return b'{"id":"%b' % where(event), b'",%b\n' % _envelope(event, qos)[1:]
 
     def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
         """An object whose first member is ``event``."""
@@ -213,6 +213,10 @@ class RawLinesForm(Form):
         return b""
 
 
-def _where(event: Event) -> bytes:
+def _envelope(event: Event, qos: int) -> bytes:
+    return envelope(event.message, qos=qos, fault=event.fault)
+
+
+def where(event: Event) -> bytes:
     """The beginning of an event's id, which is the same on every stream."""
     return b"%b-%d" % (event.epoch.encode(), event.sequence)
