@@ -22,6 +22,7 @@ from app.api.output import exceptions
 from app.api.output.once import Once
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
+from app.api.requests import RequestsRoute
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
 from app.api.topics import TopicsRoute
@@ -32,6 +33,7 @@ from app.hub.journal import Journal
 from app.publishing.gate import Gate
 from app.publishing.idempotency import Idempotency
 from app.publishing.idempotency_store import MemoryStore, Store
+from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
 from app.publishing.trace_context import NAMES
 from app.settings import Settings
@@ -94,10 +96,11 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub))
-    app.include_router(status.create_router(link, hub, schemas))
-    app.include_router(console.router)
     gate = Gate(link, () if schemas is None else (schemas.check,))
     once = Once(idempotency)
+    requests = Requests(gate, hub, settings)
+    app.include_router(status.create_router(link, hub, requests.counts, schemas))
+    app.include_router(console.router)
     topics = TopicsRoute(
         gate,
         link,
@@ -112,6 +115,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
+        RequestsRoute(gate, requests, bodies, once, settings),
         SubscribeRoute(hub, subscriptions, bodies, settings),
         WebSocketRoute(gate, hub, subscriptions, settings),
         UpgradeRoute(),

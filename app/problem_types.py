@@ -204,12 +204,35 @@ class ProblemType(Enum):
         "Too many streams",
         "As many streams are open as TIDEGATE_MAX_STREAMS allows.",
     )
-    SHUTTING_DOWN = ("shutting-down", 503, "Shutting down", "The bridge stops and takes no new streams.")
+    TOO_MANY_WAITING = (
+        "too-many-waiting",
+        503,
+        "Too many requests wait for replies",
+        "As many requests wait for replies as TIDEGATE_MAX_WAITING_REQUESTS allows; nothing was sent.",
+    )
+    REPLY_TOPIC_BUSY = (
+        "reply-topic-busy",
+        503,
+        "Reply topic busy",
+        "The turn of the request at its fixed reply topic did not come, or too many wait for it already.",
+    )
+    SHUTTING_DOWN = (
+        "shutting-down",
+        503,
+        "Shutting down",
+        "The bridge stops and takes no new streams and requests.",
+    )
     OUTCOME_UNKNOWN = (
         "outcome-unknown",
         504,
         "Outcome unknown",
         "The message was sent and the broker's answer did not come: it may have arrived, or not.",
+    )
+    NO_REPLY = (
+        "no-reply",
+        504,
+        "No reply",
+        "The request was sent, with QoS 1 and 2 the broker acknowledged it, and no device replied in time.",
     )
     BROKER_TIMEOUT = ("broker-timeout", 504, "Broker too slow", "The broker did not answer in time.")
 

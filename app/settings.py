@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     DirectoryPath,
     Field,
@@ -42,6 +43,7 @@ from pydantic_settings import (
 from app.settings_sources import PREFIX, UnknownNames, unknown_names, variable
 from tidegate.bundles import bundle_of_files
 from tidegate.connection import ConnectOptions, ProtocolVersion
+from tidegate.topics import validate_topic
 from tidegate.url import parse_url
 
 _PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3.1.1": 4}
@@ -59,6 +61,13 @@ def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _plain_topic(value: str) -> str:
+    validate_topic(value)
+    if value.startswith("$"):
+        raise ValueError("a topic that begins with $ belongs to the broker")
+    return value
 
 
 class Settings(BaseSettings):
@@ -282,6 +291,47 @@ class Settings(BaseSettings):
     max_retained_messages: int = Field(
         10_000, ge=1, description="Retained messages that one answer may hold.", examples=[500]
     )
+    reply_topic_prefix: Annotated[str, AfterValidator(_plain_topic)] = Field(
+        "tidegate/replies",
+        max_length=1000,
+        description="What the topics begin with on which replies to requests come. Behind it stand an "
+        "identifier of this run of the bridge and one of the request, so that bridges may share it.",
+        examples=["plant-7/replies"],
+    )
+    request_timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=86_400,
+        description="How long a request waits for its reply where it does not say so.",
+        examples=[5],
+    )
+    max_request_timeout_seconds: float = Field(
+        120.0, gt=0, le=86_400, description="How long a request may ask to wait.", examples=[30]
+    )
+    max_waiting_requests: int = Field(
+        10_000,
+        ge=1,
+        description="Requests that wait for replies; one more is answered with 503.",
+        examples=[1000],
+    )
+    max_replies: int = Field(
+        1000, ge=2, description="Replies that one request may ask to gather.", examples=[100]
+    )
+    max_requests_per_reply_topic: int = Field(
+        100,
+        ge=0,
+        description="Requests that wait for their turn at one fixed reply topic; one more is answered with "
+        "503.",
+        examples=[10],
+    )
+    reply_topic_settle_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="How long a fixed reply topic is left alone after a request that got no reply, so that a "
+        "late one is not taken for the answer to the next request.",
+        examples=[30],
+    )
     drain_seconds: float = Field(
         5.0,
         gt=0,
@@ -375,6 +425,10 @@ class Settings(BaseSettings):
                 f"TIDEGATE_HOST={self.host!r} is not loopback, and this version has no authentication: "
                 "whoever reaches the port could read and publish everything; listen on 127.0.0.1 behind a "
                 "proxy that authenticates, or set TIDEGATE_INSECURE=1"
+            )
+        if self.request_timeout_seconds > self.max_request_timeout_seconds:
+            raise ValueError(
+                "TIDEGATE_REQUEST_TIMEOUT_SECONDS is longer than TIDEGATE_MAX_REQUEST_TIMEOUT_SECONDS"
             )
         options = parse_url(self.broker_url).connect_options
         tls = ("broker_ca_file", "broker_certificate_file", "broker_key_file")

@@ -21,7 +21,7 @@ from app.api.input.headers import (
     refuse_mqtt_headers,
 )
 from app.api.input.negotiation import is_named, preferred
-from app.api.input.path import topic_in
+from app.api.input.path import required_topic
 from app.api.input.properties import asked_properties
 from app.api.input.query import (
     ClearQuery,
@@ -32,9 +32,9 @@ from app.api.input.query import (
 )
 from app.api.input.topic_rules import require_filter, require_topic
 from app.api.output.answer import answer_publish
+from app.api.output.messages import LIST_FORMS, answer_cloud_event, answer_list, answer_message
 from app.api.output.once import Once
 from app.api.output.refusals import empty_retained
-from app.api.output.retained import LIST_FORMS, answer_cloud_event, answer_list, answer_message
 from app.api.raw_route import REST, RawRoute
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
@@ -132,7 +132,7 @@ class TopicsRoute(RawRoute):
     async def _send_message(
         self, scope: Scope, receive: Receive, send: Send, query: RetainedQuery, retain: bool
     ) -> None:
-        topic = _topic(scope, query)
+        topic = required_topic(scope[REST], query.topic, PATH)
         require_topic(topic)
         headers = read_headers(scope["headers"])
         properties = NO_PROPERTIES
@@ -200,7 +200,7 @@ class TopicsRoute(RawRoute):
         query = parse_query(scope["query_string"], ClearQuery)
         headers = read_headers(scope["headers"])
         refuse_mqtt_headers(headers, "clearing carries no properties")
-        topic = _topic(scope, query)
+        topic = required_topic(scope[REST], query.topic, PATH)
         require_topic(topic)
         message = Message(topic, b"", query.qos, True)
         key = headers.idempotency_key
@@ -211,7 +211,8 @@ class TopicsRoute(RawRoute):
             await self._once.publish(send, key, f"DELETE {self.path_format}", message, work)
 
     async def _get(self, scope: Scope, send: Send) -> None:
-        topic_filter = _topic(scope, parse_query(scope["query_string"], TopicQuery))
+        query = parse_query(scope["query_string"], TopicQuery)
+        topic_filter = required_topic(scope[REST], query.topic, PATH)
         require_filter(topic_filter)
         if topic_filter.startswith("$share/"):
             raise ProblemError(
@@ -270,23 +271,3 @@ def _without_properties(message: Message, refusal: ProblemError | None) -> Messa
     if refusal is not None:
         raise refusal
     return replace(message, properties=NO_PROPERTIES)
-
-
-def _topic(scope: Scope, query: TopicQuery) -> str:
-    topic = topic_in(scope[REST])
-    if query.topic is None:
-        if topic:
-            return topic
-        raise ProblemError(
-            ProblemType.INVALID_TOPIC,
-            "there is no topic; it must have at least one character",
-            field="topic",
-            hint="write /v1/topics/{topic}, or /v1/topics?topic=…",
-        )
-    if topic:
-        raise ProblemError(
-            ProblemType.INVALID_PARAMETER,
-            "the topic is in the path and in the query; it belongs in one of them",
-            field="topic",
-        )
-    return query.topic

@@ -97,9 +97,9 @@ class BrokerLink:
         """Publish, and return the broker's reason code; raises what ``Session.publish`` raises."""
         return self.session.publish(message)
 
-    def submit(self, message: Message) -> asyncio.Future[int]:
+    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
         """Publish without waiting; ``Session.submit``."""
-        return self.session.submit(message)
+        return self.session.submit(message, timeout_seconds=timeout_seconds)
 
     async def subscribe(
         self, topic_filter: str, qos: int, identifier: int, *, retained: bool, retained_again: bool

@@ -67,6 +67,7 @@ class Hub:
         )
         self._judge = judge
         self._listeners: set[Listener] = set()
+        self._internal = 0
         self._flusher = Flusher()
         self.epoch = secrets.token_hex(4)
         self._sequence = 1
@@ -83,8 +84,8 @@ class Hub:
 
     @property
     def listeners(self) -> int:
-        """How many listeners there are."""
-        return len(self._listeners)
+        """How many listeners there are, without those of the bridge itself."""
+        return len(self._listeners) - self._internal
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -128,7 +129,9 @@ class Hub:
         if self.is_draining:
             listener.close(CloseReason.SHUTDOWN)
             return self.position_of(listener)
-        self._listeners.add(listener)
+        if listener not in self._listeners:
+            self._listeners.add(listener)
+            self._internal += listener.is_internal
         if listener.is_resumable:
             listener.digest = self._filter_sets.remember(listener.filters)
         if self._relief is None:
@@ -183,7 +186,9 @@ class Hub:
         self._forget(listener)
 
     def _forget(self, listener: Listener) -> None:
-        self._listeners.discard(listener)
+        if listener in self._listeners:
+            self._listeners.discard(listener)
+            self._internal -= listener.is_internal
         if self._is_delivering:
             self._leaving.append(listener)
         else:

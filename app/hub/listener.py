@@ -17,7 +17,7 @@ import logging
 import math
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from app.hub.buffers import Buffer, Policy, make_buffer, take_head
 from app.hub.event import ControlEvent, Event
@@ -77,6 +77,7 @@ class Listener:
         is_resumable: what it may miss is kept for a while after it left.
 
     Attributes:
+        is_internal: it belongs to the bridge itself, and counts as no stream.
         own_filters: the filters that are not shared, in an order that does not depend on the client's.
         digest: that of the filters, for ids; set by the hub.
         is_due: there is something to take, or the listener was closed since it was taken from last.
@@ -86,6 +87,8 @@ class Listener:
         replay_bytes: what is left of the replay, as events count themselves.
         replays_since: what the journal had let go when the replay was taken from it.
     """
+
+    is_internal: ClassVar[bool] = False
 
     __slots__ = (
         "_begun",

@@ -48,8 +48,13 @@ class Gate:
             check(message)
         return self._link.publish(message)
 
-    def submit(self, message: Message) -> asyncio.Future[int]:
+    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
         """Publish without waiting: the future has the reason code, also a refusing one, or the error.
+
+        Args:
+            message: the message.
+            timeout_seconds: bound on the wait for its turn and for the acknowledgement together; that of the
+                settings where it is left out.
 
         Raises:
             ProblemError: a check refuses the message.
@@ -57,4 +62,4 @@ class Gate:
         """
         for check in self._checks:
             check(message)
-        return self._link.submit(message)
+        return self._link.submit(message, timeout_seconds=timeout_seconds)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.api.input.query import ClearQuery, PublishQuery, RetainedQuery, TopicQuery
+from app.api.input.request_options import RequestQuery
 from app.api.input.stream_options import SubscribeRequest
 from app.api.models import PublishAnswer, PublishRequest, RetainedMessage
 from app.problems import Problem, ProblemType
@@ -24,6 +25,8 @@ OPERATIONS = {
     "get_retained_by_query": ("get", "/v1/topics"),
     "clear_retained_by_query": ("delete", "/v1/topics"),
     "publish_message": ("post", "/v1/publish"),
+    "request_topic": ("post", "/v1/requests/{topic}"),
+    "request_topic_by_query": ("post", "/v1/requests"),
     "subscribe": ("get", "/v1/subscribe"),
     "subscribe_by_body": ("post", "/v1/subscribe"),
     "open_websocket": ("get", "/v1/ws"),
@@ -105,6 +108,7 @@ def test_every_call_tells_what_it_is_and_answers(document: dict[str, Any]) -> No
         ("publish_retained_by_query", RetainedQuery),
         ("get_retained_by_query", TopicQuery),
         ("clear_retained_by_query", ClearQuery),
+        ("request_topic_by_query", RequestQuery),
     ],
 )
 def test_the_parameters_are_those_that_are_read(
@@ -123,7 +127,7 @@ def test_the_parameters_are_those_that_are_read(
 def test_the_topic_is_in_the_path_or_in_the_query(document: dict[str, Any]) -> None:
     """The two ways to name a topic are two paths, since together they are refused; all else is the same."""
     both = operations(document)
-    for name in ("publish_topic", "publish_retained", "get_retained", "clear_retained"):
+    for name in ("publish_topic", "publish_retained", "get_retained", "clear_retained", "request_topic"):
         in_path, *others = both[name]["parameters"]
         in_query, *same = both[f"{name}_by_query"]["parameters"]
         assert (in_path["in"], in_query["in"]) == ("path", "query")

@@ -320,3 +320,16 @@ def test_a_certificate_that_has_expired_is_warned_about(
     settings = Settings(broker_url="mqtts://broker.example", broker_certificate_file=tmp_path / "pair.pem")
     assert settings.connect_options().tls is not None
     assert [True] == ["CN=bridge" in each.message and "expired" in each.message for each in caplog.records]
+
+
+@pytest.mark.parametrize("prefix", ["", "a/+", "a/#", "$SYS/replies", "a\nb"])
+def test_a_prefix_of_reply_topics_is_a_topic(prefix: str) -> None:
+    """The bridge subscribes below it, and devices publish there."""
+    assert refusal(reply_topic_prefix=prefix).startswith("TIDEGATE_REPLY_TOPIC_PREFIX")
+
+
+def test_the_usual_time_out_of_requests_is_within_its_bound() -> None:
+    """Else a request that says nothing would be refused for what it did not say."""
+    assert "TIDEGATE_MAX_REQUEST_TIMEOUT_SECONDS" in refusal(
+        request_timeout_seconds=20, max_request_timeout_seconds=10
+    )

@@ -19,6 +19,9 @@ def test_the_status_tells_the_broker_the_streams_and_the_filters(mosquitto: Mosq
         assert found["broker"]["limits"]["mqtt_version"] == "5"
         assert found["broker"]["limits"]["receive_maximum"] == 20
         assert found["streams"]["open"] == 2
+        assert found["requests"] == dict.fromkeys(
+            ("waiting", "answered", "timed_out", "late_replies", "unmatched_replies"), 0
+        )
         assert found["subscriptions_total"] == 2
         assert sorted(found["subscriptions"], key=lambda each: str(each["filter"])) == [
             {"filter": "status/#", "qos": 2, "listeners": 1},

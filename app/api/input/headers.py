@@ -38,7 +38,9 @@ RESPONSE_TOPIC: Final = "Mqtt-Response-Topic"
 PAYLOAD_FORMAT: Final = "Mqtt-Payload-Format"
 REQUEST_HEADERS: Final = (USER_PROPERTY, CORRELATION_DATA, MESSAGE_EXPIRY, RESPONSE_TOPIC, PAYLOAD_FORMAT)
 FAULT: Final = "Mqtt-Fault"
-ANSWER_HEADERS: Final = ("Mqtt-Topic", *REQUEST_HEADERS, FAULT)
+REPLIES_AWAITED: Final = "Mqtt-Replies-Awaited"
+REPLIES_RECEIVED: Final = "Mqtt-Replies-Received"
+ANSWER_HEADERS: Final = ("Mqtt-Topic", *REQUEST_HEADERS, FAULT, REPLIES_AWAITED, REPLIES_RECEIVED)
 
 _BYTES_MAX: Final = 65_535
 _RARE: Final = (b"mqtt-", b"ce-", b"trace", b"idempotency-key")

@@ -38,13 +38,15 @@ _ABOUT: Final = {
 }
 
 
-def _number(text: Any) -> float:
+def number_in(text: Any) -> float:
+    """A number of seconds in a query; raises ValueError."""
     if not (isinstance(text, str) and text.isascii() and text.replace(".", "", 1).isdigit()):
         raise ValueError("it is a number of seconds, such as 0.5")
     return float(text)
 
 
-def _count(text: Any) -> int:
+def count_in(text: Any) -> int:
+    """A whole number in a query; raises ValueError."""
     if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 17):
         raise ValueError("it is a whole number")
     return int(text)
@@ -114,13 +116,13 @@ class SubscribeQuery(BaseModel):
     retained: Flag = Field(True, description=_ABOUT["retained"], examples=[True])
     format: FormatName = Field("envelope", description=_ABOUT["format"])
     policy: PolicyName = Field("resume", description=_ABOUT["policy"])
-    interval: Annotated[IntervalSeconds, BeforeValidator(_number)] | None = Field(
+    interval: Annotated[IntervalSeconds, BeforeValidator(number_in)] | None = Field(
         None, description=_ABOUT["interval"], examples=[0.5]
     )
-    limit: Annotated[Count, BeforeValidator(_count)] | None = Field(
+    limit: Annotated[Count, BeforeValidator(count_in)] | None = Field(
         None, description=_ABOUT["limit"], examples=[10]
     )
-    idle_timeout: Annotated[IntervalSeconds, BeforeValidator(_number)] | None = Field(
+    idle_timeout: Annotated[IntervalSeconds, BeforeValidator(number_in)] | None = Field(
         None, description=_ABOUT["idle_timeout"], examples=[30]
     )
     last_event_id: str | None = Field(None, description=_ABOUT["last_event_id"])

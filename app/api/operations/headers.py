@@ -16,7 +16,7 @@ from app.api.input.headers import (
 from app.api.operations.parts import EXAMPLE_TOPIC
 
 _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-RETAINED_HEADERS: Final[dict[str, tuple[str, str]]] = {
+MESSAGE_HEADERS: Final[dict[str, tuple[str, str]]] = {
     "Mqtt-Topic": ("The topic, percent-encoded.", EXAMPLE_TOPIC),
     "Mqtt-User-Property": ("`name=value`, percent-encoded, once for each user property.", "unit=celsius"),
     "Mqtt-Correlation-Data": ("The correlation data in base64, where there is some.", "cmVxLTc="),
@@ -31,7 +31,12 @@ RETAINED_HEADERS: Final[dict[str, tuple[str, str]]] = {
     "traceparent": ("The trace that the message's user properties tell of.", _TRACEPARENT),
     "tracestate": ("What belongs to it.", "vendor=1"),
 }
-"""What belongs to a retained message, as headers of the answer: a description and an example each."""
+"""What belongs to a message, as headers of the answer: a description and an example each."""
+
+
+def user_property_header() -> dict[str, Any]:
+    """The header with which a message is given user properties."""
+    return _PROPERTY_HEADERS[0]
 
 
 def message_headers() -> list[dict[str, Any]]:

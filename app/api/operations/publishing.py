@@ -11,7 +11,7 @@ from app.api import publish, topics
 from app.api.input.idempotency_key import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, KEY_PATTERN
 from app.api.input.query import TOPIC_PATTERN, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
 from app.api.models import RetainedMessage
-from app.api.operations.headers import RETAINED_HEADERS, TRACE_HEADERS, message_headers
+from app.api.operations.headers import MESSAGE_HEADERS, TRACE_HEADERS, message_headers
 from app.api.operations.parts import (
     BROKER_PROBLEMS,
     EXAMPLE_TOPIC,
@@ -21,7 +21,7 @@ from app.api.operations.parts import (
     problems,
     query_parameters,
 )
-from app.api.output.retained import JSON, NDJSON
+from app.api.output.messages import JSON, NDJSON
 from app.problems import ProblemType
 from app.publishing.cloud_events import BATCH, STRUCTURED
 
@@ -246,7 +246,7 @@ def _retained_answer() -> dict[str, Any]:
         "none. A filter: the messages, ordered by topic.",
         "headers": {
             name: {"description": description, "schema": {"type": "string"}, "example": value}
-            for name, (description, value) in RETAINED_HEADERS.items()
+            for name, (description, value) in MESSAGE_HEADERS.items()
         },
         "content": {
             "*/*": {"schema": {"type": "string", "format": "binary"}, "example": "21.5"},

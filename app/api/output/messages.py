@@ -1,4 +1,4 @@
-"""Writing the answer to who reads what the broker keeps."""
+"""Answers that are messages from the broker: one as it is, or a list of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,13 @@ async def answer_cloud_event(send: Send, event: Event, source: str) -> None:
     await answer(send, 200, headers, event_text(event, event.message.qos, source))
 
 
-async def answer_list(send: Send, events: Sequence[Event], form: str, source: str) -> None:
+async def answer_list(
+    send: Send,
+    events: Sequence[Event],
+    form: str,
+    source: str,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
     """Several messages.
 
     Args:
@@ -55,10 +61,11 @@ async def answer_list(send: Send, events: Sequence[Event], form: str, source: st
         events: the messages.
         form: one of ``LIST_FORMS``.
         source: the source of CloudEvents that are made here.
+        headers: further headers.
     """
     if form == BATCH:
         texts = [event_text(each, each.message.qos, source) for each in events]
     else:
         texts = [envelope(each.message, fault=each.fault) for each in events]
     body = b"".join(text + b"\n" for text in texts) if form == NDJSON else b"[" + b",".join(texts) + b"]"
-    await answer(send, 200, [(b"content-type", form.encode("ascii")), _NO_STORE], body)
+    await answer(send, 200, [(b"content-type", form.encode("ascii")), _NO_STORE, *headers], body)
