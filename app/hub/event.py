@@ -48,7 +48,7 @@ def envelope(message: Message, *, qos: int | None = None, fault: Fault | None = 
         payload,
         encoding,
         message.qos if qos is None else qos,
-        b"true" if message.retain else b"false",
+        _retain(message),
         time_text(message.received_at),
         _properties(message.properties),
         b"" if fault is None else _flag(fault),
@@ -64,10 +64,9 @@ class Event:
         sequence: the event's number, rising within one run of the bridge.
         size: its share of a listener's buffer, in bytes.
         fault: what is wrong with its payload, if something is.
-        encoded: what a form made of it, under a key of its own; shared by all who get it.
     """
 
-    __slots__ = ("encoded", "epoch", "fault", "message", "sequence", "size")
+    __slots__ = ("epoch", "fault", "message", "sequence", "size")
 
     def __init__(self, message: Message, epoch: str, sequence: int, fault: Fault | None = None) -> None:
         self.message = message
@@ -75,7 +74,6 @@ class Event:
         self.sequence = sequence
         self.fault = fault
         self.size = len(message.payload) + len(message.topic) + 200
-        self.encoded: dict[object, bytes] = {}
 
 
 class ControlEvent:
@@ -115,6 +113,11 @@ def time_text(seconds: float) -> bytes:
     """A moment, from Unix time in seconds, in UTC with milliseconds (RFC 3339)."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00").encode() + b"Z"
+
+
+def _retain(message: Message) -> bytes:
+    flag = b"true" if message.retain else b"false"
+    return flag + b',"dup":true' if message.duplicate else flag
 
 
 def _flag(fault: Fault) -> bytes:

@@ -56,12 +56,20 @@ IntervalSeconds = Annotated[float, Field(ge=MIN_INTERVAL_SECONDS, le=MAX_INTERVA
 Count = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 
 
+def _some(topics: Any) -> Any:
+    if topics == []:
+        raise ValueError("it names at least one topic filter")
+    if type(topics) is str:
+        raise ValueError('it is a list of topic filters, such as ["sensors/#"]')
+    return topics
+
+
 class SubscriptionOptions(BaseModel):
     """What may be said about one subscription, as JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    topics: tuple[StrictStr, ...] = Field(
+    topics: Annotated[tuple[StrictStr, ...], BeforeValidator(_some)] = Field(
         min_length=1, description=_ABOUT["topics"], examples=[["sensors/+/temperature", "alerts/#"]]
     )
     qos: StrictQoS = Field(1, description=_ABOUT["qos"])

@@ -39,7 +39,8 @@ def malformed_body(reason: str, *, what: str = "the body") -> ProblemError:
 def invalid_body(error: ValidationError, model: type[BaseModel]) -> ProblemError:
     """The refusal of a body that is JSON, but not the model's; of one that is not JSON, MALFORMED_BODY."""
     found = error.errors(include_url=False, include_input=False)
-    first = found[0]
+    # A member that is not known may be a typo of one that is missing.
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     if first["type"] == "json_invalid":
         return malformed_body(first["ctx"]["error"])
     pointer = json_pointer(first["loc"])

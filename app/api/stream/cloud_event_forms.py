@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from app.api.stream.forms import EventStreamForm, LinesForm
+from app.api.stream.forms import EventStreamForm, LinesForm, Parts, where
 from app.hub.event import ControlEvent, Event, time_text
 from app.hub.position import Position
 from app.publishing.cloud_events import SPECVERSION, cloud_event, with_attribute
@@ -26,8 +26,7 @@ CONTROL_TYPE: Final = "io.tidegate."
 
 def event_text(event: Event, qos: int, source: str) -> bytes:
     """A message as a CloudEvent; its id is the same for all who get it."""
-    event_id = str(Position(event.epoch, event.sequence))
-    return cloud_event(event.message, event_id, source, qos=qos, fault=event.fault)
+    return cloud_event(event.message, where(event).decode(), source, qos=qos, fault=event.fault)
 
 
 class CloudEventStreamForm(EventStreamForm):
@@ -41,9 +40,9 @@ class CloudEventStreamForm(EventStreamForm):
         super().__init__()
         self._source = source
 
-    def message(self, event: Event, qos: int, position: Position) -> bytes:
+    def message(self, event: Event, qos: int) -> Parts:
         """The CloudEvent."""
-        return b"id: %b\ndata: %b\n\n" % (str(position).encode(), event_text(event, qos, self._source))
+        return b"id: %b" % where(event), b"\ndata: %b\n\n" % event_text(event, qos, self._source)
 
 
 class CloudEventLinesForm(LinesForm):
@@ -57,11 +56,13 @@ class CloudEventLinesForm(LinesForm):
         super().__init__()
         self._source = source
 
-    def message(self, event: Event, qos: int, position: Position) -> bytes:
+    def message(self, event: Event, qos: int) -> Parts:
         """The CloudEvent with its place."""
-        return with_attribute(event_text(event, qos, self._source), POSITION_ATTRIBUTE, str(position)) + b"\n"
+        text = event_text(event, qos, self._source)
+        placed = with_attribute(text, POSITION_ATTRIBUTE, where(event).decode())
+        return placed.removesuffix(b'"}'), b'"}\n'
 
-    def control(self, event: ControlEvent, epoch: str, *, marked: bool) -> bytes:
+    def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
         """A CloudEvent whose type ends in the event's name."""
         content = {
             "specversion": SPECVERSION,
@@ -73,5 +74,5 @@ class CloudEventLinesForm(LinesForm):
             "data": event.facts,
         }
         if event.sequence:
-            content[POSITION_ATTRIBUTE] = str(Position(epoch, event.sequence, marked))
+            content[POSITION_ATTRIBUTE] = str(Position(epoch, event.sequence, filters, marked))
         return orjson.dumps(content) + b"\n"

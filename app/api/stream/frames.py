@@ -167,7 +167,13 @@ def refusal_frame(frame_id: Id | None, problem: ProblemError) -> str:
 
 
 def event_frames(
-    subscription: bytes, events: Sequence[Event | ControlEvent], qos: int, epoch: str, *, marked: bool
+    subscription: bytes,
+    events: Sequence[Event | ControlEvent],
+    qos: int,
+    epoch: str,
+    *,
+    marked: bool,
+    filters: str = "",
 ) -> list[str]:
     """What happened on a subscription, a frame each.
 
@@ -177,16 +183,17 @@ def event_frames(
         qos: the QoS asked for.
         epoch: the run of the bridge.
         marked: the ids tell that retained messages are still on their way.
+        filters: the digest of the subscription's filters, for ids.
     """
     frames: list[str] = []
     for event in events:
         if isinstance(event, Event):
-            line = _lines.encode([event], qos, epoch, marked=marked)
+            line = _lines.encode([event], qos, epoch, marked=marked, filters=filters)
             frames.append((b'{"op":"message","subscription":%b,%b' % (subscription, line[1:-1])).decode())
         else:
             facts = dict(event.facts)
             if event.sequence:
-                facts["id"] = str(Position(epoch, event.sequence, marked))
+                facts["id"] = str(Position(epoch, event.sequence, filters, marked))
             frames.append(
                 orjson.dumps({"op": event.name, "subscription": orjson.loads(subscription), **facts}).decode()
             )

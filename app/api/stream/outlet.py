@@ -167,7 +167,9 @@ class Outlet:
         self._wrote_at = self._loop.time()
         if self._pace.idle_timeout is not None and any(isinstance(each, Event) for each in events):
             self._message_at = self._wrote_at
-        return self._form.encode(events, listener.qos, self._hub.epoch, marked=self._is_marked)
+        return self._form.encode(
+            events, listener.qos, self._hub.epoch, marked=self._is_marked, filters=listener.digest
+        )
 
     def _until_untold(self, events: list[Event | ControlEvent]) -> list[Event | ControlEvent]:
         """The events up to what this form has no words for; the stream ends there."""
@@ -224,5 +226,5 @@ class Outlet:
         body = self._form.heartbeat
         if self._is_marked and not self._listener.settle():
             self._is_marked = False
-            body += self._form.standing(self._hub.position)
+            body += self._form.standing(self._hub.position_of(self._listener))
         self._sending.send({"type": "http.response.body", "body": body, "more_body": True})

@@ -86,5 +86,7 @@ class SocketStream:
             for event in listener.take(PIECE_BYTES)
             if not (isinstance(event, ControlEvent) and event.name == "broker")
         ]
-        marked = listener.lacks_retained
-        self._frames.extend(event_frames(self._id_json, events, listener.qos, self._hub.epoch, marked=marked))
+        marked, filters = listener.lacks_retained, listener.digest
+        self._frames.extend(
+            event_frames(self._id_json, events, listener.qos, self._hub.epoch, marked=marked, filters=filters)
+        )
