@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Final
 
@@ -11,6 +12,8 @@ from pydantic import BaseModel, Field
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.problems import ProblemType, documented
+from app.publishing.replies import ReplyCounts
+from app.publishing.schemas import Schemas
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
@@ -76,12 +79,41 @@ class StreamsStatus(BaseModel):
     kept_messages: int = Field(description="Messages that the journal keeps for clients that come back.")
 
 
+class RequestsStatus(BaseModel):
+    """Requests that wait for replies, and what became of others since the start."""
+
+    waiting: int = Field(description="Requests that wait for a reply, or for their turn.", examples=[2])
+    answered: int = Field(description="Requests that were answered, in part maybe.", examples=[120])
+    timed_out: int = Field(description="Requests that were sent and got no reply in time.", examples=[1])
+    late_replies: int = Field(
+        description="Replies to requests that waited no longer; they were dropped.", examples=[1]
+    )
+    unmatched_replies: int = Field(
+        description="Messages on a reply topic that answered no request; they were dropped.", examples=[0]
+    )
+
+
 class SubscriptionStatus(BaseModel):
     """One filter that the bridge holds at the broker."""
 
     filter: str = Field(description="The topic filter.", examples=["sensors/#"])
     qos: int = Field(description="The quality of service granted.", examples=[1])
-    listeners: int = Field(description="How many streams follow it; 0 where it is kept for one that left.")
+    listeners: int = Field(description="How many follow it; 0 where it is kept for one that left.")
+
+
+class SchemasStatus(BaseModel):
+    """The JSON Schemas of `TIDEGATE_SCHEMAS_FILE`, and what did not match them since the start."""
+
+    entries: int = Field(description="How many schemas there are.", examples=[3])
+    refused: int = Field(description="Publishes that were refused.", examples=[2])
+    flagged: int = Field(
+        description="Messages from the broker that went on with `valid` false. The broker may send a message "
+        "once for each filter that matches; each copy counts.",
+        examples=[0],
+    )
+    dropped: int = Field(
+        description="Messages from the broker that were dropped, counted likewise.", examples=[7]
+    )
 
 
 class Status(BaseModel):
@@ -90,14 +122,18 @@ class Status(BaseModel):
     version: str = Field(description="The bridge's version.", examples=["0.1.0"])
     broker: BrokerStatus
     streams: StreamsStatus
+    schemas: SchemasStatus | None = Field(description="Null where no schemas are set.")
+    requests: RequestsStatus
     subscriptions: list[SubscriptionStatus] = Field(
         description=f"The filters held at the broker, at most {MAX_SUBSCRIPTIONS} of them."
     )
     subscriptions_total: int = Field(description="How many there are.")
 
 
-def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
-    """The call, for one broker link and its hub."""
+def create_router(
+    link: BrokerLink, hub: Hub, counts: ReplyCounts, schemas: Schemas | None = None
+) -> APIRouter:
+    """The call, for one broker link, its hub, what became of requests, and schemas where there are some."""
     router = APIRouter(tags=["status"])
 
     @router.get(
@@ -118,6 +154,8 @@ def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
                 ended={reason.reason: count for reason, count in hub.ended.items()},
                 kept_messages=len(hub.journal),
             ),
+            schemas=None if schemas is None else _schemas(schemas),
+            requests=RequestsStatus(**asdict(counts)),
             subscriptions=[
                 SubscriptionStatus(filter=name, qos=qos, listeners=listeners)
                 for name, qos, listeners in held[:MAX_SUBSCRIPTIONS]
@@ -126,6 +164,12 @@ def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
         )
 
     return router
+
+
+def _schemas(schemas: Schemas) -> SchemasStatus:
+    return SchemasStatus(
+        entries=len(schemas), refused=schemas.refused, flagged=schemas.flagged, dropped=schemas.dropped
+    )
 
 
 def _broker(link: BrokerLink) -> BrokerStatus:

@@ -99,7 +99,7 @@ class TLSError(MQTTConnectionError):
     """The TLS handshake failed, or a certificate or key cannot be used.
 
     Attributes:
-        file: the path of the file that is at fault, where one is.
+        file: the path of the file that is at fault, where one is; inside a ZIP ``kit.zip!device.pem``.
     """
 
     retryable = False

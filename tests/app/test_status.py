@@ -21,6 +21,9 @@ def test_the_status_tells_the_broker_the_streams_and_the_filters(mosquitto: Mosq
         assert found["broker"]["profile"] == "generic"
         assert found["broker"]["limits"]["maximum_payload_bytes"] is None
         assert found["streams"]["open"] == 2
+        assert found["requests"] == dict.fromkeys(
+            ("waiting", "answered", "timed_out", "late_replies", "unmatched_replies"), 0
+        )
         assert found["subscriptions_total"] == 2
         assert sorted(found["subscriptions"], key=lambda each: str(each["filter"])) == [
             {"filter": "status/#", "qos": 2, "listeners": 1},

@@ -1,12 +1,10 @@
-"""How aiomqtt's client opens its connection, and writes to it."""
+"""How aiomqtt's client opens its connection."""
 
 from __future__ import annotations
 
 import math
 import socket
 import ssl
-import threading
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +25,7 @@ make_properties: Callable[[int], Any] = PahoProperties
 
 
 class Opening(aiomqtt.Client):
-    """aiomqtt's client, with the causes of a failure to open, and one write a turn of the event loop."""
+    """aiomqtt's client, with the causes of a failure to open."""
 
     def __init__(self, options: ConnectOptions, version: ProtocolVersion) -> None:
         will = None
@@ -54,12 +52,10 @@ class Opening(aiomqtt.Client):
         )
         self._options = options
         self._version = version
-        self._loop_thread = threading.get_ident()
         self._failure: BaseException | None = None
         self._is_in_handshake = False
         self._is_closed_early = False
         self._is_abandoned = False
-        self._awaits_writable = False
         self._client.disable_logger()
         self._client.connect_timeout = options.connect_timeout_seconds
         self._client.on_log = self._on_log
@@ -76,10 +72,6 @@ class Opening(aiomqtt.Client):
             self._client.on_log = None
         if self._client.socket() is None:
             raise MQTTConnectionError(f"{address} closed the connection right after CONNACK")
-
-    @abstractmethod
-    def _write(self) -> None:
-        """Write what was collected."""
 
     # What paho calls while it opens the socket, in a thread of the event loop's.
 
@@ -118,28 +110,6 @@ class Opening(aiomqtt.Client):
         if self._is_closed_early:
             return failures.ClosedBeforeConnackError(f"{address} closed the connection without answering")
         return MQTTConnectionError(f"{address} cannot be reached: {error}")
-
-    # Writing: one turn of the loop sends what it collected, without asking the poller first.
-
-    def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
-        if self._is_abandoned:
-            sock.close()
-            raise OSError("the connection attempt was given up")
-        # Small packets that wait for an acknowledgement of the one before cost 40 ms each.
-        plain = getattr(sock, "_socket", sock)  # paho's WebSocket has it inside
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super()._on_socket_open(client, userdata, sock)
-
-    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
-        if threading.get_ident() == self._loop_thread:
-            self._loop.call_soon(self._write)
-        else:
-            self._loop.call_soon_threadsafe(self._write)
-
-    def _on_socket_unregister_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
-        if self._awaits_writable:
-            self._awaits_writable = False
-            self._loop.remove_writer(sock.fileno())
 
 
 def _connect_properties(options: ConnectOptions) -> PahoProperties:

@@ -13,7 +13,7 @@ from paho.mqtt.enums import MessageState, MQTTErrorCode
 from paho.mqtt.exception import MQTTException
 
 from tidegate.connection import BrokerLimits, ConnectionEvents, ConnectOptions, ProtocolVersion
-from tidegate.connections.aiomqtt_connection.opening import Opening
+from tidegate.connections.aiomqtt_connection.traffic import PUBLISH, Traffic
 from tidegate.connections.exchanges import Exchange, Exchanges
 from tidegate.errors import NotConnectedError, UnsupportedError
 from tidegate.message import NO_PROPERTIES, Message
@@ -22,8 +22,11 @@ from tidegate.publish_packet import packed_properties
 PACKET_IDENTIFIER_NOT_FOUND: Final = 0x92
 PACKET_IDENTIFIERS: Final = 65_535
 
+_NONE: Final = b"\0"
+"""No properties: their length, which is 0 (MQTT 5 §2.2.2)."""
 
-class Publishing(Opening):
+
+class Publishing(Traffic):
     """The part of a connection that publishes."""
 
     def __init__(self, options: ConnectOptions, events: ConnectionEvents, version: ProtocolVersion) -> None:
@@ -31,7 +34,7 @@ class Publishing(Opening):
         self.limits = BrokerLimits(protocol_version=version)
         self._events = events
         self._is_closing = False
-        self._unsent: deque[tuple[paho.MQTTMessageInfo, Any]] = deque()
+        self._unsent: deque[Any] = deque()
         self._exchanges = Exchanges()
         self._unacknowledged = self._exchanges.tokens
         self._flushed: asyncio.Future[None] | None = None
@@ -46,28 +49,64 @@ class Publishing(Opening):
             self._unacknowledged[held.packet_id] = token
             self._continue(held)
             return
-        for _ in range(PACKET_IDENTIFIERS):
-            try:
-                carried: Any = None
-                if message.properties is not NO_PROPERTIES and self._version >= 5:
-                    carried = _Packed(packed_properties(message.properties))
-                info = self._client.publish(
-                    message.topic, message.payload, message.qos, message.retain, carried
+        try:
+            carried = b""
+            if self._version >= 5:
+                carried = (
+                    _NONE if message.properties is NO_PROPERTIES else packed_properties(message.properties)
                 )
-            except (ValueError, TypeError, struct.error, MQTTException) as error:
-                raise UnsupportedError(
-                    f"the message cannot be written as MQTT: {error}", topic=message.topic, qos=message.qos
-                ) from None
+            if message.qos == 0 or (message.qos == 1 and self._options.memory is None):
+                self._publish_packed(message, carried, token)
+            else:
+                self._publish_by_paho(message, _Packed(carried) if carried else None, token)
+        except (ValueError, TypeError, struct.error, MQTTException) as error:
+            raise UnsupportedError(
+                f"the message cannot be written as MQTT: {error}", topic=message.topic, qos=message.qos
+            ) from None
+
+    def _publish_packed(self, message: Message, carried: bytes, token: Any) -> None:
+        """QoS 0, and QoS 1 of a session that ends with its connection: nothing of it is kept.
+
+        paho takes two locks for each message, and makes a condition (MQTT 5 §3.3 is all there is to it).
+        """
+        client = self._client
+        if client._sock is None:
+            raise NotConnectedError("the connection is gone; nothing was sent", topic=message.topic)
+        topic, payload = message.topic.encode(), message.payload
+        client._raise_for_invalid_topic(topic)
+        packet = bytearray((PUBLISH | message.qos << 1 | message.retain,))
+        size = 2 + len(topic) + (2 if message.qos else 0) + len(carried) + len(payload)
+        client._pack_remaining_length(packet, size)
+        mid = 0
+        if message.qos:
+            self._pass_taken_packet_ids()
+            mid = client._mid_generate()
+        identifier = mid.to_bytes(2, "big") if mid else b""
+        packet += b"".join((len(topic).to_bytes(2, "big"), topic, identifier, carried, payload))
+        if mid:
+            self._unacknowledged[mid] = token
+        else:
+            self._unsent.append(token)
+        client._packet_queue(PUBLISH, packet, mid, message.qos)
+
+    def _publish_by_paho(self, message: Message, carried: Any, token: Any) -> None:
+        """QoS 2, and what a kept session may have to send again: paho keeps the packet."""
+        for _ in range(PACKET_IDENTIFIERS):
+            self._pass_taken_packet_ids()
+            info = self._client.publish(message.topic, message.payload, message.qos, message.retain, carried)
             if info.rc == paho.MQTT_ERR_SUCCESS:
-                if message.qos:
-                    self._unacknowledged[info.mid] = token
-                else:
-                    self._unsent.append((info, token))
+                self._unacknowledged[info.mid] = token
                 return
             if info.rc != paho.MQTT_ERR_QUEUE_SIZE:
                 break
             # the packet identifier is still taken by a message that the broker never answered: try the next
         raise NotConnectedError("the connection is gone; nothing was sent", topic=message.topic)
+
+    def _pass_taken_packet_ids(self) -> None:
+        """Make the next packet identifier one that no unanswered message has (MQTT 5 §2.2.1)."""
+        client = self._client
+        while client._last_mid % PACKET_IDENTIFIERS + 1 in self._unacknowledged:
+            client._mid_generate()
 
     # Exchanges of earlier connections.
 
@@ -147,23 +186,13 @@ class Publishing(Opening):
         if flushed is not None and not (self._unsent or self._unacknowledged or flushed.done()):
             flushed.set_result(None)
 
-    def _write(self) -> None:
-        client = self._client
-        try:
-            client.loop_write()
-        except Exception as error:  # noqa: BLE001 - whatever paho raises ends the connection
-            if not self._disconnected.done():
-                self._disconnected.set_exception(error)
-        unsent = self._unsent
-        while unsent and unsent[0][0]._published:
-            token = unsent.popleft()[1]
+    def _tell_handed_over(self) -> None:
+        while self._handed_over:
+            self._handed_over -= 1
+            token = self._unsent.popleft()
             if not self._is_closing:
                 self._events.on_published(token, 0)
                 self._settle_flushed()
-        sock = client.socket()
-        if sock is not None and client.want_write() and not self._awaits_writable:
-            self._awaits_writable = True
-            self._loop.add_writer(sock.fileno(), self._write)
 
 
 class _Packed:
