@@ -76,11 +76,14 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.TOO_MANY_STREAMS: NotConnectedError,
     ProblemType.QUEUE_FULL: QueueFullError,
     ProblemType.TOO_MANY_REQUESTS: QueueFullError,
+    ProblemType.TOO_MANY_WAITING: QueueFullError,
+    ProblemType.REPLY_TOPIC_BUSY: QueueFullError,
     ProblemType.QUOTA_EXCEEDED: RefusedError,
     ProblemType.REFUSED_BY_BROKER: RefusedError,
     ProblemType.INTERNAL_ERROR: OutcomeUnknownError,
     ProblemType.OUTCOME_UNKNOWN: OutcomeUnknownError,
     ProblemType.BROKER_TIMEOUT: MQTTTimeoutError,
+    ProblemType.NO_REPLY: MQTTTimeoutError,
 }
 REASON_CODES = {
     ProblemType.NOT_AUTHORIZED: 0x87,

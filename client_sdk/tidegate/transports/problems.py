@@ -33,15 +33,18 @@ _BY_TYPE: Final[dict[str, type[MQTTError]]] = {
     "invalid-cloudevent": PayloadError,
     "invalid-payload": PayloadError,
     "invalid-topic": TopicError,
+    "no-reply": MQTTTimeoutError,
     "not-ready": NotConnectedError,
     "outcome-unknown": OutcomeUnknownError,
     "packet-too-large": UnsupportedError,
     "queue-full": QueueFullError,
+    "reply-topic-busy": QueueFullError,
     "reserved-topic": TopicError,
     "schema-mismatch": PayloadError,
     "shutting-down": NotConnectedError,
     "too-many-requests": QueueFullError,
     "too-many-streams": NotConnectedError,
+    "too-many-waiting": QueueFullError,
     "unsupported": UnsupportedError,
 }
 
