@@ -136,8 +136,8 @@ class Outbox:
                     qos=message.qos,
                 )
             self._waiting.append(flight)
-        else:
-            self._send(flight)
+        elif not self._send(flight) and not flight.future.done():
+            self._waiting.append(flight)
         return flight.future
 
     def on_published(self, flight: Flight, reason_code: int) -> None:
@@ -260,13 +260,19 @@ class Outbox:
     # Sending.
 
     def _send(self, flight: Flight) -> bool:
-        """Hand a message to the connection; False where it failed at once."""
+        """Hand a message to the connection; False where it failed at once, or the connection is gone.
+
+        A connection that is gone says so in a moment: until then the message keeps its place.
+        """
         message = flight.message
         assert self._connection is not None
         try:
             if self._must_check:
                 check_publish(message, self._limits)
             self._connection.publish(message, flight)
+        except NotConnectedError:
+            self._connection = None
+            return False
         except MQTTError as error:
             flight.fail(error if not flight.was_sent else flight.outcome_unknown(str(error)))
             return False
@@ -293,7 +299,8 @@ class Outbox:
             if flight.message.qos and self._in_flight >= self._window:
                 return
             waiting.popleft()
-            self._send(flight)
+            if not self._send(flight) and not flight.future.done():
+                waiting.appendleft(flight)
         if self._idle is not None and self._is_idle():
             self._settle_idle()
 
@@ -305,7 +312,7 @@ class Outbox:
                 return
             if not flight.future.done() and self._send(flight):
                 self._is_suspect_out = True
-            else:
+            elif flight.future.done():
                 self._suspects.popleft()
 
     def _let_suspect_go(self) -> None:

@@ -86,7 +86,8 @@ class EagerBroker:
 
     async def __call__(self, options: ConnectOptions, events: ConnectionEvents) -> EagerConnection:
         """Connect; what a kept session has comes before anybody knows that it was kept."""
-        del options
+        if self._keeps and options.clean_start:
+            return EagerConnection(events, 0, fails=False, session_present=False)  # clears an old session
         number = len(self.connections) + 1
         is_kept = self._keeps and number > 1
         connection = EagerConnection(events, number, fails=number in self._failing, session_present=is_kept)
