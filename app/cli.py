@@ -131,7 +131,10 @@ def openapi(
     ] = False,
 ) -> None:
     """Write the description of the HTTP interface (OpenAPI 3.1)."""
-    text = openapi_text(create_app(_settings()).openapi())
+    try:
+        text = openapi_text(create_app(_settings()).openapi())
+    except MQTTError as error:
+        _fail(str(error), WRONG_SETTINGS)
     if check:
         if not output.is_file() or output.read_text(encoding="utf-8") != text:
             _fail(f"{output} is not what the code says; run 'tidegate openapi' and commit it", FAILED)
@@ -176,7 +179,7 @@ def doctor(
             options = settings.connect_options()
         except MQTTError as error:
             _fail(str(error), WRONG_SETTINGS)
-        work = checks.examine_broker(options, tell=_show_step)
+        work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=_show_step)
     try:
         report = asyncio.run(work)
     except KeyboardInterrupt:

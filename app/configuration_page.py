@@ -24,8 +24,8 @@ Everything is set by environment variables, and read once, at the start. This pa
 - An option of `tidegate serve` wins over its variable. A variable wins over a file of the same name in the
   directory that `TIDEGATE_SECRETS_DIR` names, which is how mounted secrets are read.
 - An empty variable counts as one that is not there. Upper and lower case are the same in names.
-- A name that begins with `TIDEGATE_` and stands nowhere below is refused, with the nearest that does. The
-  two that the SDK reads, `TIDEGATE_URL` and `TIDEGATE_TOKEN`, are let be.
+- A name that begins with `TIDEGATE_` and stands nowhere below is refused, with the nearest that does. Those
+  that the SDK reads are let be: `TIDEGATE_URL`, `TIDEGATE_TOKEN`, `TIDEGATE_TLS`, `TIDEGATE_TLS_PASSPHRASE`.
 - A value that cannot be used stops the start with status 2 and one line that names the variable and what it
   may be.
 - Durations are in seconds, sizes in bytes; the names say so.
@@ -36,7 +36,9 @@ _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("The broker", "broker_url"),
     ("The HTTP server", "host"),
     ("Publishing", "max_body_bytes"),
+    ("Several replicas", "redis_url"),
     ("Streams", "heartbeat_seconds"),
+    ("Schemas and events", "schemas_file"),
     ("Retained messages", "retained_timeout_seconds"),
     ("Stopping", "drain_seconds"),
     ("Access", "cors_origins"),

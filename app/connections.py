@@ -1,12 +1,13 @@
-"""What the server adds to uvicorn's connections: a way to give one up.
+"""What the server adds to uvicorn's connections: a way to give one up, and to see whether its reader reads.
 
-ASGI has none. An application that stops answering has the connection closed once everything written is with
-the reader, and a reader that takes nothing keeps that from happening for as long as it likes. ``abort``
-closes at once.
+ASGI has neither. An application that stops answering has the connection closed once everything written is
+with the reader, and a reader that takes nothing keeps that from happening for as long as it likes. ``abort``
+closes at once. What is written and not with the kernel yet tells a slow reader from one that stopped.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,7 +20,10 @@ NOT_UTF_8: Final = 1007
 """The status of a close (RFC 6455 §7.4.1)."""
 
 ABORT: Final = "tidegate.abort"
-"""The key of the ASGI scope under which a request finds it."""
+"""The key of the ASGI scope under which a request finds what closes its connection at once."""
+
+UNSENT_BYTES: Final = "tidegate.unsent_bytes"
+"""The key of the ASGI scope under which a request finds what counts the bytes that wait to be sent."""
 
 
 class AbortableProtocol(HttpToolsProtocol):
@@ -28,7 +32,7 @@ class AbortableProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        _equip(self.scope, self.transport)
 
 
 class AbortableWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -38,7 +42,7 @@ class AbortableWebSocketProtocol(WebSocketsSansIOProtocol):
         """The handshake begins; the application runs later."""
         super().handle_connect(event)
         if not self.handshake_complete:
-            self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+            _equip(self.scope, self.transport)
 
     def keepalive_timeout(self) -> None:
         """No pong came. The close frame may wait for ever behind what the client does not read."""
@@ -55,3 +59,8 @@ class AbortableWebSocketProtocol(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()
+
+
+def _equip(scope: Any, transport: asyncio.Transport) -> None:
+    scope[ABORT] = transport.abort
+    scope[UNSENT_BYTES] = transport.get_write_buffer_size

@@ -13,9 +13,8 @@ import asyncio
 import http.client
 import secrets
 import socket
-import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +22,12 @@ from urllib.parse import urlsplit
 
 from app.doctor_advice import StepError, explain_connect, explain_tcp
 from app.doctor_tls import shake_hands
-from tidegate.connection import Connection, ConnectOptions, Subscription
+from tidegate.connection import BrokerLimits, Carry, Connection, ConnectOptions, Subscription
 from tidegate.connections import aiomqtt_connection
-from tidegate.errors import ConfigurationError, MQTTConnectionError, MQTTError
+from tidegate.errors import ConfigurationError, MQTTConnectionError, MQTTError, TLSError
 from tidegate.message import Message
 from tidegate.reason_codes import describe, is_refusal
+from tidegate.tls import TLS, make_context
 from tidegate.url import parse_url
 
 STEP_SECONDS: Final = 10.0
@@ -101,14 +101,22 @@ def _ignore(_: Step) -> None:
     return None
 
 
-async def examine_broker(options: ConnectOptions, *, tell: Callable[[Step], None] = _ignore) -> Report:
+async def examine_broker(
+    options: ConnectOptions,
+    *,
+    schemas_file: Path | None = None,
+    tell: Callable[[Step], None] = _ignore,
+) -> Report:
     """Check the way to a broker: name, TCP, TLS, CONNECT, and a message there and back.
 
     Args:
         options: where and how to connect.
+        schemas_file: the schemas of payloads, looked at first where there are some.
         tell: called with each step when it ends.
     """
     report = Report(tell)
+    if schemas_file is not None and not await report.step("schemas", lambda: _read_schemas(schemas_file)):
+        return report
     path = _Path(options)
     steps: list[tuple[str, Callable[[], Awaitable[tuple[str, str] | str]]]] = [
         ("URL", path.read),
@@ -125,6 +133,16 @@ async def examine_broker(options: ConnectOptions, *, tell: Callable[[Step], None
     finally:
         await path.close()
     return report
+
+
+async def _read_schemas(file: Path) -> str:
+    from app.publishing.schema_file import load_schemas  # noqa: PLC0415 - the library is loaded where it is used
+
+    try:
+        schemas = load_schemas(file)
+    except ConfigurationError as error:
+        raise StepError(str(error), "docs/schemas.md shows what TIDEGATE_SCHEMAS_FILE may hold.") from error
+    return f"{len(schemas)} in {file}"
 
 
 async def examine_bridge(
@@ -147,11 +165,10 @@ async def examine_bridge(
         except ConfigurationError as error:
             raise StepError(str(error), "Write it as http://127.0.0.1:8080.") from error
         try:
-            tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
-        except OSError as error:
-            raise StepError(
-                f"{ca_file} cannot be used: {error}", "--ca-file takes certificates as PEM."
-            ) from error
+            trust: TLS = True if ca_file is None else {"ca_certs": ca_file}
+            tls = make_context(trust) if parts.scheme == "https" else None
+        except TLSError as error:
+            raise StepError(str(error), "--ca-file takes the certificates of authorities.") from error
         port = parts.port or (443 if tls else 80)
         options = ConnectOptions(host=parts.hostname or "", port=port, tls=tls, path=parts.path)
         return f"a bridge, {options.host}, port {options.port}{', with TLS' if tls else ''}"
@@ -275,6 +292,10 @@ class _Path:
 
     def on_published(self, token: Any, reason_code: int) -> None:
         self._ended.put_nowait(reason_code)
+
+    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[object]) -> Sequence[Carry]:
+        """Nothing is kept."""
+        return []
 
     def on_lost(self, error: MQTTConnectionError) -> None:
         self._ended.put_nowait(error)

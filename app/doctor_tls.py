@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
-from typing import Any, Final
+from typing import Final
 
 from app.doctor_advice import StepError
+from tidegate.bundles import Certificate
 from tidegate.connection import ConnectOptions
 
 FEW_DAYS: Final = 14
@@ -31,16 +31,19 @@ def shake_hands(options: ConnectOptions) -> tuple[str, str]:
             socket.create_connection((options.host, options.port), timeout=HANDSHAKE_SECONDS) as plain,
             options.tls.wrap_socket(plain, server_hostname=options.host) as secure,
         ):
-            certificate: Any = secure.getpeercert() or {}
+            der = secure.getpeercert(binary_form=True)
             cipher = secure.cipher()
             protocol = secure.version()
     except OSError as error:
         raise _explain(error, options) from error
-    names = ", ".join(str(value) for _, value in certificate.get("subjectAltName", ()))
-    days = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) // 86_400)
+    agreed = f"{protocol}, {cipher[0] if cipher else 'no cipher'}"
+    try:
+        certificate = Certificate.from_der(der or b"", source=options.host)
+    except ValueError as error:  # OpenSSL is less strict
+        return f"{agreed}, with a certificate that does not follow RFC 5280: {error}", ""
+    days = certificate.days_left()
     advice = f"The broker's certificate expires in {days} days: renew it." if days < FEW_DAYS else ""
-    detail = f"{protocol}, {cipher[0] if cipher else 'no cipher'}, for {names}, {days} days left"
-    return detail, advice
+    return f"{agreed}, for {', '.join(certificate.names)}, {days} days left", advice
 
 
 def _explain(error: OSError, options: ConnectOptions) -> StepError:
@@ -96,9 +99,10 @@ def _names(options: ConnectOptions) -> str:
             socket.create_connection((options.host, options.port), timeout=HANDSHAKE_SECONDS) as plain,
             options.tls.wrap_socket(plain) as secure,
         ):
-            certificate: Any = secure.getpeercert() or {}
-    except OSError:
+            der = secure.getpeercert(binary_form=True)
+        names = () if der is None else Certificate.from_der(der, source=options.host).names
+    except (OSError, ValueError):
         return ""
     finally:
         options.tls.check_hostname = True
-    return ", ".join(str(value) for _, value in certificate.get("subjectAltName", ()))
+    return ", ".join(names)

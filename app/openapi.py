@@ -10,12 +10,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.input.stream_options import SubscribeRequest
-from app.api.models import PublishAnswer, PublishRequest, RetainedMessage
+from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
 from app.api.operations import paths
 from app.api.operations.parts import REF
 from app.problems import Problem
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
+    BatchAnswer,
     Problem,
     PublishAnswer,
     PublishRequest,

@@ -34,6 +34,12 @@ class ProblemType(Enum):
         "Repeated parameter",
         "A query parameter that has one value is there several times.",
     )
+    INVALID_CLOUD_EVENT = (
+        "invalid-cloudevent",
+        400,
+        "Invalid CloudEvent",
+        "The request claims to be a CloudEvent, and is none; field is a header, or a JSON pointer.",
+    )
     INVALID_HEADER = ("invalid-header", 400, "Invalid header", "A request header cannot be read.")
     UNSUPPORTED_HEADER = (
         "unsupported-header",
@@ -97,14 +103,14 @@ class ProblemType(Enum):
         "body-timeout",
         408,
         "Body too slow",
-        "The request's body did not arrive in time; nothing was sent.",
+        "The request's body did not arrive in time; nothing was sent but lines of a batch that came before.",
     )
     CONFLICT = ("conflict", 409, "Conflict", "The state of the thing does not allow it now.")
     BODY_TOO_LARGE = (
         "body-too-large",
         413,
         "Body too large",
-        "The request's body is larger than TIDEGATE_MAX_BODY_BYTES.",
+        "The request's body, or a line of a batch, is larger than TIDEGATE_MAX_BODY_BYTES.",
     )
     PACKET_TOO_LARGE = (
         "packet-too-large",
@@ -129,6 +135,18 @@ class ProblemType(Enum):
         422,
         "Invalid payload",
         "The payload cannot be written as it was asked for, or the broker does not take it.",
+    )
+    SCHEMA_MISMATCH = (
+        "schema-mismatch",
+        422,
+        "Payload does not match its schema",
+        "The JSON Schema of the topic asks for another; field is a JSON pointer into the payload.",
+    )
+    IDEMPOTENCY_KEY_REUSED = (
+        "idempotency-key-reused",
+        422,
+        "Idempotency-Key of another request",
+        "Another request came with this Idempotency-Key before; nothing was sent.",
     )
     TOO_MANY_RETAINED = (
         "too-many-retained",
@@ -173,6 +191,12 @@ class ProblemType(Enum):
         "Too many messages wait",
         "Too many messages wait for the broker; nothing was sent, and the same request may be made again.",
     )
+    IDEMPOTENCY_UNAVAILABLE = (
+        "idempotency-unavailable",
+        503,
+        "Idempotency keys cannot be kept",
+        "The store of the keys does not answer; nothing was sent, and the same request may be made again.",
+    )
     NOT_READY = ("not-ready", 503, "Not ready", "No round trip to the broker was seen lately.")
     TOO_MANY_STREAMS = (
         "too-many-streams",
@@ -180,12 +204,35 @@ class ProblemType(Enum):
         "Too many streams",
         "As many streams are open as TIDEGATE_MAX_STREAMS allows.",
     )
-    SHUTTING_DOWN = ("shutting-down", 503, "Shutting down", "The bridge stops and takes no new streams.")
+    TOO_MANY_WAITING = (
+        "too-many-waiting",
+        503,
+        "Too many requests wait for replies",
+        "As many requests wait for replies as TIDEGATE_MAX_WAITING_REQUESTS allows; nothing was sent.",
+    )
+    REPLY_TOPIC_BUSY = (
+        "reply-topic-busy",
+        503,
+        "Reply topic busy",
+        "The turn of the request at its fixed reply topic did not come, or too many wait for it already.",
+    )
+    SHUTTING_DOWN = (
+        "shutting-down",
+        503,
+        "Shutting down",
+        "The bridge stops and takes no new streams and requests.",
+    )
     OUTCOME_UNKNOWN = (
         "outcome-unknown",
         504,
         "Outcome unknown",
         "The message was sent and the broker's answer did not come: it may have arrived, or not.",
+    )
+    NO_REPLY = (
+        "no-reply",
+        504,
+        "No reply",
+        "The request was sent, with QoS 1 and 2 the broker acknowledged it, and no device replied in time.",
     )
     BROKER_TIMEOUT = ("broker-timeout", 504, "Broker too slow", "The broker did not answer in time.")
 

@@ -38,6 +38,7 @@ __all__ = [
     "ProblemType",
     "did_you_mean",
     "documented",
+    "json_pointer",
     "problem_of",
 ]
 
@@ -172,6 +173,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known are {', '.join(names)}" if names else "there are none here"
+
+
+def json_pointer(location: Iterable[int | str]) -> str:
+    """A location as a JSON pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
 def documented(*kinds: ProblemType) -> dict[int | str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import logging.config
 import math
@@ -170,10 +171,20 @@ def run(app: FastAPI, settings: Settings) -> None:
     listening = listen(settings.host, settings.port)
     warn_if_insecure(settings, url_of(listening))
 
-    def tell() -> None:
+    def begin() -> None:
+        spare_the_collector()
         logger.info("serving at %s", url_of(listening))
 
-    make_server(app, settings, on_started=tell).run(sockets=[listening])
+    make_server(app, settings, on_started=begin).run(sockets=[listening])
+
+
+def spare_the_collector() -> None:
+    """Leave what was made at the start out of garbage collection for good.
+
+    Looking through it again and again took a fifth of the time of a batch.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class OneLine(logging.Formatter):

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     DirectoryPath,
     Field,
@@ -38,11 +41,17 @@ from pydantic_settings import (
 )
 
 from app.settings_sources import PREFIX, UnknownNames, unknown_names, variable
-from tidegate.connection import ConnectOptions, ProtocolVersion
-from tidegate.errors import TLSError
+from tidegate.bundles import bundle_of_files
+from tidegate.connection import ConnectOptions, ProfileChoice, ProtocolVersion
+from tidegate.profiles import check_client_id
+from tidegate.topics import validate_topic
 from tidegate.url import parse_url
 
 _PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3.1.1": 4}
+
+
+_is_uri_reference: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+").fullmatch
+"""Whether a text has the characters of one alone (RFC 3986 §2)."""
 
 
 def _lower(value: Any) -> Any:
@@ -53,6 +62,13 @@ def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _plain_topic(value: str) -> str:
+    validate_topic(value)
+    if value.startswith("$"):
+        raise ValueError("a topic that begins with $ belongs to the broker")
+    return value
 
 
 class Settings(BaseSettings):
@@ -97,14 +113,18 @@ class Settings(BaseSettings):
     )
     broker_certificate_file: FilePath | None = Field(
         None,
-        description="The client certificate that the broker is shown, with its chain, as PEM.",
+        description="The client certificate that the broker is shown, with its chain, as PEM, DER or "
+        "PKCS#12.",
         examples=["/run/secrets/broker/tls.crt"],
     )
     broker_key_file: FilePath | None = Field(
         None,
-        description="The client certificate's key, not encrypted, as PEM. Left out, it is read from the "
-        "certificate file.",
+        description="The client certificate's key, as PEM or DER. Left out, it is read from the certificate "
+        "file.",
         examples=["/run/secrets/broker/tls.key"],
+    )
+    broker_key_passphrase: SecretStr = Field(
+        SecretStr(""), description="What opens that key, where it is encrypted.", examples=["…"]
     )
     broker_keepalive_seconds: int = Field(
         15,
@@ -118,6 +138,13 @@ class Settings(BaseSettings):
         "auto",
         description="The version of MQTT. `auto` tries 5 first, and 3.1.1 where the broker has no 5.",
         examples=["3.1.1"],
+    )
+    broker_profile: ProfileChoice = Field(
+        "auto",
+        description="The kind of broker, whose limits are kept to before anything is sent: `aws-iot` for AWS "
+        "IoT Core, `generic` for any other. `auto` tells it from the host name and from what the broker "
+        "says; set it where AWS IoT stands behind a name of your own.",
+        examples=["aws-iot"],
     )
     broker_session_expiry_seconds: int = Field(
         0,
@@ -166,6 +193,34 @@ class Settings(BaseSettings):
         ge=1,
         description="Messages that wait for the broker; one more is answered with 503.",
         examples=[1000],
+    )
+    idempotency_window_seconds: float = Field(
+        3600.0,
+        gt=0,
+        le=604_800,
+        description="How long the answer to a request with an `Idempotency-Key` is kept for the same request "
+        "made again.",
+        examples=[86_400],
+    )
+    idempotency_max_keys: int = Field(
+        50_000,
+        ge=1,
+        description="Idempotency keys kept in memory; the oldest whose request has ended goes first. With "
+        "`TIDEGATE_REDIS_URL` they are kept there, within its own bounds.",
+        examples=[500_000],
+    )
+    idempotency_max_bytes: int = Field(
+        64 * 1_048_576,
+        ge=65_536,
+        description="About the memory that those may take, with their answers.",
+        examples=[268_435_456],
+    )
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="Redis or Valkey, shared by all replicas that serve one audience: `redis://` or "
+        "`rediss://` (TLS), with `user:password@` where it asks for one. Idempotency keys are kept there. "
+        "Left out, each replica keeps its own in memory.",
+        examples=["rediss://tidegate:…@redis.example:6379/0"],
     )
     heartbeat_seconds: float = Field(
         15.0,
@@ -225,11 +280,65 @@ class Settings(BaseSettings):
         "comes back has missed nothing; 0 drops it at once.",
         examples=[10],
     )
+    schemas_file: FilePath | None = Field(
+        None,
+        description="Which JSON Schemas payloads have to match, by topic filter, as YAML or JSON "
+        "([schemas.md](schemas.md)). Left out, no payload is looked at.",
+        examples=["/etc/tidegate/schemas.yaml"],
+    )
+    cloudevents_source: str = Field(
+        "/mqtt",
+        min_length=1,
+        description="The `source` of CloudEvents that are made of other messages, a URI or a part of one "
+        "([cloudevents.md](cloudevents.md)).",
+        examples=["https://plant.example/mqtt"],
+    )
     retained_timeout_seconds: float = Field(
         5.0, gt=0, le=3600, description="How long reading retained messages may take.", examples=[2]
     )
     max_retained_messages: int = Field(
         10_000, ge=1, description="Retained messages that one answer may hold.", examples=[500]
+    )
+    reply_topic_prefix: Annotated[str, AfterValidator(_plain_topic)] = Field(
+        "tidegate/replies",
+        max_length=1000,
+        description="What the topics begin with on which replies to requests come. Behind it stand an "
+        "identifier of this run of the bridge and one of the request, so that bridges may share it.",
+        examples=["plant-7/replies"],
+    )
+    request_timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=86_400,
+        description="How long a request waits for its reply where it does not say so.",
+        examples=[5],
+    )
+    max_request_timeout_seconds: float = Field(
+        120.0, gt=0, le=86_400, description="How long a request may ask to wait.", examples=[30]
+    )
+    max_waiting_requests: int = Field(
+        10_000,
+        ge=1,
+        description="Requests that wait for replies; one more is answered with 503.",
+        examples=[1000],
+    )
+    max_replies: int = Field(
+        1000, ge=2, description="Replies that one request may ask to gather.", examples=[100]
+    )
+    max_requests_per_reply_topic: int = Field(
+        100,
+        ge=0,
+        description="Requests that wait for their turn at one fixed reply topic; one more is answered with "
+        "503.",
+        examples=[10],
+    )
+    reply_topic_settle_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="How long a fixed reply topic is left alone after a request that got no reply, so that a "
+        "late one is not taken for the answer to the next request.",
+        examples=[30],
     )
     drain_seconds: float = Field(
         5.0,
@@ -285,6 +394,15 @@ class Settings(BaseSettings):
             raise ValueError("this is the URL of a bridge; a broker's begins with mqtt, mqtts, ws or wss")
         return url
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not _is_redis_url(url.get_secret_value()):
+            raise ValueError(
+                "this is no URL of a Redis or Valkey server; write it as in redis://redis.example:6379/0"
+            )
+        return url
+
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -301,6 +419,13 @@ class Settings(BaseSettings):
                 )
         return origins
 
+    @field_validator("cloudevents_source")
+    @classmethod
+    def _check_source(cls, source: str) -> str:
+        if not _is_uri_reference(source):
+            raise ValueError(f"{source!r} is no URI, nor a part of one; percent-encode what is not ASCII")
+        return source
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if not (self.insecure or is_loopback(self.host)):
@@ -308,6 +433,10 @@ class Settings(BaseSettings):
                 f"TIDEGATE_HOST={self.host!r} is not loopback, and this version has no authentication: "
                 "whoever reaches the port could read and publish everything; listen on 127.0.0.1 behind a "
                 "proxy that authenticates, or set TIDEGATE_INSECURE=1"
+            )
+        if self.request_timeout_seconds > self.max_request_timeout_seconds:
+            raise ValueError(
+                "TIDEGATE_REQUEST_TIMEOUT_SECONDS is longer than TIDEGATE_MAX_REQUEST_TIMEOUT_SECONDS"
             )
         options = parse_url(self.broker_url).connect_options
         tls = ("broker_ca_file", "broker_certificate_file", "broker_key_file")
@@ -318,6 +447,8 @@ class Settings(BaseSettings):
                 )
         if self.broker_key_file is not None and self.broker_certificate_file is None:
             raise ValueError("TIDEGATE_BROKER_KEY_FILE needs TIDEGATE_BROKER_CERTIFICATE_FILE")
+        if self.broker_key_passphrase.get_secret_value() and self.broker_certificate_file is None:
+            raise ValueError("TIDEGATE_BROKER_KEY_PASSPHRASE needs TIDEGATE_BROKER_CERTIFICATE_FILE")
         if self.broker_session_expiry_seconds and not (self.broker_client_id or options.client_id):
             raise ValueError(
                 "TIDEGATE_BROKER_SESSION_EXPIRY_SECONDS needs TIDEGATE_BROKER_CLIENT_ID: a session is kept "
@@ -325,6 +456,7 @@ class Settings(BaseSettings):
             )
         if self.broker_password.get_secret_value() and not (self.broker_username or options.username):
             raise ValueError("TIDEGATE_BROKER_PASSWORD needs TIDEGATE_BROKER_USERNAME")
+        check_client_id(self.broker_client_id or options.client_id, options.host, self.broker_profile)
         return self
 
     def connect_options(self) -> ConnectOptions:
@@ -340,6 +472,7 @@ class Settings(BaseSettings):
             tls=None if options.tls is None else self._tls(),
             client_id=self.broker_client_id or options.client_id,
             session_expiry_seconds=self.broker_session_expiry_seconds,
+            profile=self.broker_profile,
             username=self.broker_username or options.username,
             password=self.broker_password.get_secret_value() or options.password,
             keepalive_seconds=(
@@ -353,18 +486,27 @@ class Settings(BaseSettings):
         )
 
     def _tls(self) -> ssl.SSLContext:
-        file = self.broker_ca_file
-        try:
-            context = ssl.create_default_context(cafile=file)
-            file = self.broker_certificate_file
-            if file is not None:
-                # With a password at hand, OpenSSL does not ask for one at the terminal.
-                context.load_cert_chain(file, self.broker_key_file, password="")
-        except (OSError, ValueError) as error:
-            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            files = ", ".join(str(each) for each in (file, self.broker_key_file) if each is not None)
-            raise TLSError(f"{files} cannot be used: {reason}", file=str(file)) from error
-        return context
+        """A certificate that is out of its dates is warned about and used: the broker decides."""
+        return bundle_of_files(
+            ca=self.broker_ca_file,
+            certificate=self.broker_certificate_file,
+            key=self.broker_key_file,
+            passphrase=self.broker_key_passphrase.get_secret_value(),
+            key_setting=variable("broker_key_passphrase"),
+            validity="warn",
+        ).context()
+
+
+def _is_redis_url(url: str) -> bool:
+    from redis.asyncio import Redis  # noqa: PLC0415 - not every bridge needs it
+
+    try:
+        parts = urlsplit(url)
+        pool = Redis.from_url(url).connection_pool
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError):  # which may name a part of the URL
+        return False
+    return parts.scheme in {"redis", "rediss"} and bool(parts.hostname)
 
 
 def is_loopback(host: str) -> bool:

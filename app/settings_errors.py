@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from app.settings import Settings
 from app.settings_sources import PREFIX, variable
 
-_SECRETS: Final = frozenset({"broker_url", "broker_password"})
+_SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url"})
 _SERVICE_LINKS: Final = (
     "Kubernetes sets it for a Service named 'tidegate'; set enableServiceLinks: false in the pod"
 )

@@ -9,7 +9,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 PREFIX: Final = "TIDEGATE_"
-SDK_VARIABLES: Final = frozenset({"TIDEGATE_URL", "TIDEGATE_TOKEN"})
+SDK_VARIABLES: Final = frozenset(
+    {"TIDEGATE_URL", "TIDEGATE_TOKEN", "TIDEGATE_TLS", "TIDEGATE_TLS_PASSPHRASE"}
+)
 """Read by the SDK and not by the bridge."""
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench import fanout, publish, sdk
+from bench import batch, fanout, latency, publish, restarts, sdk
 
 
 class Benchmark(NamedTuple):
@@ -20,8 +20,11 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "publish": Benchmark(publish.run, rounds=5, seconds=4),
+    "batch": Benchmark(batch.run, rounds=5, seconds=4),
     "sdk": Benchmark(sdk.run, rounds=9, seconds=2),
     "fanout": Benchmark(fanout.run, rounds=3, seconds=5),
+    "latency": Benchmark(latency.run, rounds=7, seconds=5),
+    "restarts": Benchmark(restarts.run, rounds=1, seconds=30),
 }
 
 

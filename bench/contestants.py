@@ -79,9 +79,16 @@ def process(command: Sequence[str], port: int, environment: Mapping[str, str] | 
 @contextlib.contextmanager
 def mosquitto(*settings: str) -> Iterator[int]:
     """Run a Mosquitto with its defaults and these further settings; gives its port."""
-    port = free_port()
-    with _mosquitto(port, settings):
+    with mosquitto_process(*settings) as (_, port):
         yield port
+
+
+@contextlib.contextmanager
+def mosquitto_process(*settings: str) -> Iterator[tuple[int, int]]:
+    """The same; gives pid and port."""
+    port = free_port()
+    with _mosquitto(port, settings) as pid:
+        yield pid, port
 
 
 @contextlib.contextmanager
@@ -113,19 +120,21 @@ def _mosquitto(port: int, settings: Sequence[str]) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def uvicorn(application: str) -> Iterator[tuple[int, int]]:
+def uvicorn(application: str, environment: Mapping[str, str] | None = None) -> Iterator[tuple[int, int]]:
     """Run one uvicorn worker over an ASGI application; gives pid and port."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--loop", "uvloop"]
-    with process([*command, "--http", "httptools", "--no-access-log", "--log-level", "warning"], port) as pid:
+    command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    with process(command, port, environment) as pid:
         yield pid, port
 
 
 @contextlib.contextmanager
-def bridge(broker_port: int) -> Iterator[tuple[int, int]]:
-    """Run the bridge as a user does; gives pid and port."""
+def bridge(broker_port: int, settings: Mapping[str, str] | None = None) -> Iterator[tuple[int, int]]:
+    """Run the bridge as a user does, with further settings by variable; gives pid and port."""
     port = free_port()
     environment = {
+        **(settings or {}),
         "TIDEGATE_BROKER_URL": f"mqtt://127.0.0.1:{broker_port}",
         "TIDEGATE_PORT": str(port),
         "TIDEGATE_LOG_LEVEL": "warning",

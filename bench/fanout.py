@@ -116,10 +116,10 @@ def measure(*, rounds: int, seconds: int, isolated: bool) -> None:
         for _ in range(rounds):
             for name, contestant in contestants.items():
                 with Group(contestant.listen_url, LISTENERS) as group:
-                    at_rate[name].append(_load(contestant, group, AT_RATE, seconds, AT_RATE_REST_MS))
+                    at_rate[name].append(offer(contestant, group, AT_RATE, seconds, AT_RATE_REST_MS))
                 for rate, flood in floods.items():  # new listeners: who is behind has the last flood to read
                     with Group(contestant.listen_url, LISTENERS) as group:
-                        flood[name].append(_load(contestant, group, rate, seconds, FLOOD_REST_MS))
+                        flood[name].append(offer(contestant, group, rate, seconds, FLOOD_REST_MS))
                     wait_until_quiet(contestant.pid, at_most_seconds=QUIET_SECONDS)
     asked = f"{LISTENERS:,} listeners of one topic, {PAYLOAD_BYTES}-byte payload"
     length = f"{rounds} rounds of {seconds} s"
@@ -175,7 +175,8 @@ class Group:
         return line
 
 
-def _load(contestant: Contestant, group: Group, rate: int, seconds: int, rest_ms: int) -> Fanout:
+def offer(contestant: Contestant, group: Group, rate: int, seconds: int, rest_ms: int) -> Fanout:
+    """Publish at a rate, in messages a second, and see what the listeners get."""
     start = time.monotonic_ns() + int(LEAD_SECONDS * 1e9)
     begin = start + int(WARM_UP_SECONDS * 1e9)
     end = begin + seconds * 1_000_000_000

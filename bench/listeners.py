@@ -2,7 +2,8 @@
 
 Rules:
 
-1. ``http://`` follows the URL as Server-Sent Events; ``ws://`` subscribes with MQTT in WebSocket frames.
+1. ``http://`` follows the URL as Server-Sent Events; ``mqtt://`` subscribes with MQTT, ``ws://`` with MQTT in
+   WebSocket frames.
 2. Messages are not parsed but counted, by a mark that each holds once. Every sixteenth listener is sampled:
    of it, all times of sending are read, the order is checked, and so is that the mark stands once a message.
 3. Between two sweeps the process rests for some milliseconds, so that it takes what has come in larger
@@ -21,7 +22,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -92,7 +93,7 @@ class Listeners:
 
     def __init__(self, url: str, count: int) -> None:
         parts = urlsplit(url)
-        greet = _greet_mqtt if parts.scheme == "ws" else _greet_sse
+        greet = {"http": _greet_sse, "mqtt": _greet_mqtt, "ws": _greet_websocket}[parts.scheme]
         self._buffer = bytearray(READ_BYTES)
         self._epoll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
@@ -178,7 +179,7 @@ def _greet_sse(connection: socket.socket, parts: SplitResult, index: int) -> Ite
     _receive_head(connection, b"HTTP/1.1 200 ")
 
 
-def _greet_mqtt(connection: socket.socket, parts: SplitResult, index: int) -> Iterator[None]:
+def _greet_websocket(connection: socket.socket, parts: SplitResult, index: int) -> Iterator[None]:
     """Step by step to a connection on which PUBLISH packets come."""
     connection.sendall(
         f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -187,12 +188,25 @@ def _greet_mqtt(connection: socket.socket, parts: SplitResult, index: int) -> It
     )
     yield
     _receive_head(connection, b"HTTP/1.1 101 ")
-    connection.sendall(client_frame(connect(f"bench-listener-{os.getpid()}-{index}")))
+    yield from _subscribe(connection, index, client_frame, 2)
+
+
+def _greet_mqtt(connection: socket.socket, parts: SplitResult, index: int) -> Iterator[None]:
+    """Step by step to a connection on which PUBLISH packets come, without frames."""
+    del parts
+    yield from _subscribe(connection, index, bytes, 0)
+
+
+def _subscribe(
+    connection: socket.socket, index: int, wrap: Callable[[bytes], bytes], head: int
+) -> Iterator[None]:
+    """CONNECT and SUBSCRIBE, each wrapped; ``head`` bytes stand in front of what is answered."""
+    connection.sendall(wrap(connect(f"bench-listener-{os.getpid()}-{index}")))
     yield
-    _receive_frame(connection, CONNACK)
-    connection.sendall(client_frame(subscribe(TOPIC)))
+    _receive_packet(connection, CONNACK, head)
+    connection.sendall(wrap(subscribe(TOPIC)))
     yield
-    _receive_frame(connection, SUBACK)
+    _receive_packet(connection, SUBACK, head)
 
 
 def _connect(parts: SplitResult) -> socket.socket:
@@ -215,10 +229,10 @@ def _receive_head(connection: socket.socket, start: bytes) -> None:
         raise RuntimeError(f"a listener was refused: {head.decode(errors='replace')}")
 
 
-def _receive_frame(connection: socket.socket, packet: bytes) -> None:
-    frame = connection.recv(2 + len(packet), socket.MSG_WAITALL)
-    if frame[2:] != packet:
-        raise RuntimeError(f"the broker answered {frame.hex()} to a listener")
+def _receive_packet(connection: socket.socket, packet: bytes, head: int) -> None:
+    found = connection.recv(head + len(packet), socket.MSG_WAITALL)
+    if found[head:] != packet:
+        raise RuntimeError(f"the broker answered {found.hex()} to a listener")
 
 
 def main() -> int:

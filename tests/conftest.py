@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.mosquitto import Mosquitto
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,17 @@ def fresh_mosquitto() -> Iterator[Mosquitto]:
     """A broker for one test alone, to stop, kill, pause or fill."""
     with Mosquitto() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A server for what replicas share, shared by the whole run: use keys of your own, leave it running."""
+    with Valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_valkey() -> Iterator[Valkey]:
+    """A server for one test alone, with a password, to kill or pause."""
+    with Valkey(password="hunter2") as server:
+        yield server

@@ -18,7 +18,7 @@ SDK = "The SDK knows neither the service nor a web framework"
 LAYERS = "The service's layers import downwards"
 HUB = "The hub knows neither HTTP nor an MQTT client"
 PUBLISHING = "Publishing knows no web framework"
-ADAPTER = "One module knows aiomqtt and paho"
+ADAPTER = "One package knows aiomqtt and paho"
 
 KEPT = {
     "app/__init__.py": "",
@@ -35,7 +35,10 @@ KEPT = {
     "tidegate/__init__.py": "import tidegate.connections.aiomqtt_connection\n",
     "tidegate/message.py": "import json\n",
     "tidegate/connections/__init__.py": "",
-    "tidegate/connections/aiomqtt_connection.py": "import aiomqtt\nfrom paho.mqtt import client\n",
+    "tidegate/connections/aiomqtt_connection/__init__.py": (
+        "import tidegate.connections.aiomqtt_connection.opening\n"
+    ),
+    "tidegate/connections/aiomqtt_connection/opening.py": "import aiomqtt\nfrom paho.mqtt import client\n",
 }
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from app.api.input.query import MAX_SECONDS, TOPIC_PATTERN, TopicName
+from app.problems import Problem
 from tidegate.message import NO_PROPERTIES, Properties
 from tidegate.strings import MAX_STRING_BYTES, why_not_a_string
 
@@ -141,6 +142,71 @@ class PublishAnswer(BaseModel):
     reason: str = Field(description="That reason code's name.")
 
 
+class PayloadFault(BaseModel):
+    """Why a payload does not match the JSON Schema of its topic."""
+
+    pointer: str = Field(
+        description="Where, as a JSON pointer into the payload (RFC 6901); empty for the whole.",
+        examples=["/celsius"],
+    )
+    reason: str = Field(description="Why, in words.", examples=['"hot" is not of type "number"'])
+
+
+class BatchResult(BaseModel):
+    """What became of one message of a batch: the broker's reason code, or a problem."""
+
+    index: int = Field(description="The message's place in the batch, from 0; empty lines do not count.")
+    qos: Literal[0, 1, 2] | None = Field(None, description="The quality of service that it was sent with.")
+    reason_code: int | None = Field(
+        None, description="The broker's MQTT 5 reason code, as the answer to a single message has it."
+    )
+    reason: str | None = Field(None, description="That reason code's name.")
+    problem: Problem | None = Field(
+        None, description="What the message would have been answered with by itself; only where it failed."
+    )
+
+
+class BatchAnswer(BaseModel):
+    """What became of the messages of a batch."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "accepted": 1,
+                    "failed": 1,
+                    "results": [
+                        {"index": 0, "qos": 1, "reason_code": 0, "reason": "Success"},
+                        {
+                            "index": 1,
+                            "problem": {
+                                "type": "urn:tidegate:problem:invalid-body",
+                                "title": "Invalid body",
+                                "status": 422,
+                                "detail": "there is no member 'qso'",
+                                "field": "/qso",
+                                "hint": "did you mean 'qos'?",
+                            },
+                        },
+                    ],
+                }
+            ]
+        }
+    )
+
+    accepted: int = Field(
+        description="Messages that the broker took (QoS 1 and 2), or that were handed over (QoS 0)."
+    )
+    failed: int = Field(description="All others.")
+    left_out: int | None = Field(
+        None, description="Messages that are counted and not listed, where there are more than a million."
+    )
+    abridged: int | None = Field(
+        None, description="Problems whose detail was left out, where a megabyte did not hold them."
+    )
+    results: list[BatchResult] = Field(description="In the order of the messages.")
+
+
 class RetainedMessage(BaseModel):
     """One retained message in a list, as a stream's event has it."""
 
@@ -167,3 +233,5 @@ class RetainedMessage(BaseModel):
     retain: bool = Field(description="True: it is the kept message.")
     time: str = Field(description="When it arrived at the bridge (RFC 3339, UTC).")
     properties: dict[str, Any] = Field(description="Its MQTT 5 properties, those that it has.")
+    valid: bool = Field(True, description="False where it does not match its JSON Schema; else left out.")
+    fault: PayloadFault | None = Field(None, description="Why it does not; else left out.")

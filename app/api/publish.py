@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from app.api.input.body import BodyReader, require_json
 from app.api.input.headers import read_headers, refuse_mqtt_headers
-from app.api.input.publish_request import message_of
+from app.api.input.publish_request import read_message, require_carriable
 from app.api.input.query import NoQuery, parse_query
-from app.api.models import PublishRequest
 from app.api.output.answer import answer_publish
-from app.api.output.refusals import invalid_body
+from app.api.output.once import Once
 from app.api.raw_route import RawRoute
 from app.publishing.gate import Gate
+from app.publishing.trace_context import with_trace
+from tidegate.errors import UnsupportedError
+from tidegate.message import Message
 
 PATH: Final = "/v1/publish"
-_request: Final = TypeAdapter(PublishRequest)
 
 
 class PublishRoute(RawRoute):
@@ -27,16 +29,18 @@ class PublishRoute(RawRoute):
     Args:
         gate: the way to the broker.
         bodies: how bodies are read.
+        once: how an Idempotency-Key is honoured.
     """
 
     path = PATH
     path_format = PATH
     methods = ("POST",)
 
-    def __init__(self, gate: Gate, bodies: BodyReader) -> None:
+    def __init__(self, gate: Gate, bodies: BodyReader, once: Once) -> None:
         super().__init__()
         self._gate = gate
         self._bodies = bodies
+        self._once = once
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -47,10 +51,33 @@ class PublishRoute(RawRoute):
             headers.content_type,
             "send Content-Type: application/json (curl --json does), or a raw body to /v1/topics/{topic}",
         )
-        body = await self._bodies.read(receive, headers.content_length)
+        message = read_message(await self._bodies.read(receive, headers.content_length))
+        key = headers.idempotency_key
+        if key is None:
+            await self._publish(message, headers.trace, send)
+        else:
+            # The trace is another one each time, and does not make it another request.
+            work = partial(self._publish, message, headers.trace)
+            await self._once.publish(send, key, f"POST {PATH}", message, work)
+
+    async def _publish(self, message: Message, trace: list[tuple[bytes, bytes]] | None, send: Send) -> None:
+        require_carriable(message, self._gate.limits)
+        if trace is None:
+            reason_code = await self._gate.publish(message)
+        else:
+            reason_code = await self._publish_traced(message, trace)
+        await answer_publish(send, message, reason_code)
+
+    async def _publish_traced(self, message: Message, trace: list[tuple[bytes, bytes]]) -> int:
+        """Publish with the trace that the request tells of, where the connection can carry it."""
+        limits = self._gate.limits
+        properties = message.properties
+        if limits is None or limits.protocol_version >= 5:
+            properties = with_trace(properties, trace)
         try:
-            request = _request.validate_json(body)
-        except ValidationError as error:
-            raise invalid_body(error, PublishRequest) from None
-        message = message_of(request, body, self._gate.limits)
-        await answer_publish(send, message, await self._gate.publish(message))
+            return await self._gate.publish(replace(message, properties=properties))
+        except UnsupportedError:
+            # The connection came after the request, and speaks 3.1.1.
+            if properties is message.properties:
+                raise
+            return await self._gate.publish(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Final
 
@@ -11,17 +12,35 @@ from pydantic import BaseModel, Field
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.problems import ProblemType, documented
+from app.publishing.replies import ReplyCounts
+from app.publishing.schemas import Schemas
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
 
 class BrokerLimitsStatus(BaseModel):
-    """What the broker said in CONNACK (MQTT 5 §3.2.2.3)."""
+    """What the broker said in CONNACK (MQTT 5 §3.2.2.3), within the limits of its profile."""
 
-    mqtt_version: str = Field(description="`5` or `3.1.1`.", examples=["5"])
+    mqtt_version: str = Field(
+        description="`5`, or `3.1.1`, which has no properties and no reason codes.", examples=["5"]
+    )
     receive_maximum: int = Field(description="Messages of QoS 1 and 2 that may be in flight.", examples=[20])
     maximum_qos: int = Field(description="The highest quality of service.", examples=[2])
     maximum_packet_size: int | None = Field(description="In bytes; null for no limit.", examples=[268435455])
+    maximum_payload_bytes: int | None = Field(
+        description="In bytes; null for no limit but the packet's.", examples=[131_072]
+    )
+    maximum_topic_bytes: int | None = Field(
+        description="Of a topic or filter, in UTF-8; null for MQTT's own.", examples=[256]
+    )
+    maximum_topic_slashes: int | None = Field(
+        description="In a topic or filter; null for no limit of the broker's.", examples=[7]
+    )
+    maximum_filters: int = Field(description="Topic filters in one SUBSCRIBE.", examples=[100])
+    topic_alias_maximum: int = Field(
+        description="The highest topic alias that the broker takes.", examples=[10]
+    )
+    keepalive_seconds: int = Field(description="The Keep Alive in force.", examples=[15])
     retain_available: bool = Field(description="Whether messages can be retained.")
     wildcard_available: bool = Field(description="Whether filters may have wildcards.")
     shared_available: bool = Field(description="Whether `$share` may be subscribed to.")
@@ -38,6 +57,9 @@ class BrokerStatus(BaseModel):
         description="`connecting`, `connected`, `disconnected` or `closed`.", examples=["connected"]
     )
     address: str = Field(description="Host and port.", examples=["localhost:1883"])
+    profile: str = Field(
+        description="The kind of broker: `generic` or `aws-iot`, as set or found.", examples=["generic"]
+    )
     last_round_trip_seconds_ago: float | None = Field(
         description="The age of the last proven round trip; null without a connection.", examples=[0.8]
     )
@@ -57,12 +79,41 @@ class StreamsStatus(BaseModel):
     kept_messages: int = Field(description="Messages that the journal keeps for clients that come back.")
 
 
+class RequestsStatus(BaseModel):
+    """Requests that wait for replies, and what became of others since the start."""
+
+    waiting: int = Field(description="Requests that wait for a reply, or for their turn.", examples=[2])
+    answered: int = Field(description="Requests that were answered, in part maybe.", examples=[120])
+    timed_out: int = Field(description="Requests that were sent and got no reply in time.", examples=[1])
+    late_replies: int = Field(
+        description="Replies to requests that waited no longer; they were dropped.", examples=[1]
+    )
+    unmatched_replies: int = Field(
+        description="Messages on a reply topic that answered no request; they were dropped.", examples=[0]
+    )
+
+
 class SubscriptionStatus(BaseModel):
     """One filter that the bridge holds at the broker."""
 
     filter: str = Field(description="The topic filter.", examples=["sensors/#"])
     qos: int = Field(description="The quality of service granted.", examples=[1])
-    listeners: int = Field(description="How many streams follow it; 0 where it is kept for one that left.")
+    listeners: int = Field(description="How many follow it; 0 where it is kept for one that left.")
+
+
+class SchemasStatus(BaseModel):
+    """The JSON Schemas of `TIDEGATE_SCHEMAS_FILE`, and what did not match them since the start."""
+
+    entries: int = Field(description="How many schemas there are.", examples=[3])
+    refused: int = Field(description="Publishes that were refused.", examples=[2])
+    flagged: int = Field(
+        description="Messages from the broker that went on with `valid` false. The broker may send a message "
+        "once for each filter that matches; each copy counts.",
+        examples=[0],
+    )
+    dropped: int = Field(
+        description="Messages from the broker that were dropped, counted likewise.", examples=[7]
+    )
 
 
 class Status(BaseModel):
@@ -71,14 +122,18 @@ class Status(BaseModel):
     version: str = Field(description="The bridge's version.", examples=["0.1.0"])
     broker: BrokerStatus
     streams: StreamsStatus
+    schemas: SchemasStatus | None = Field(description="Null where no schemas are set.")
+    requests: RequestsStatus
     subscriptions: list[SubscriptionStatus] = Field(
         description=f"The filters held at the broker, at most {MAX_SUBSCRIPTIONS} of them."
     )
     subscriptions_total: int = Field(description="How many there are.")
 
 
-def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
-    """The call, for one broker link and its hub."""
+def create_router(
+    link: BrokerLink, hub: Hub, counts: ReplyCounts, schemas: Schemas | None = None
+) -> APIRouter:
+    """The call, for one broker link, its hub, what became of requests, and schemas where there are some."""
     router = APIRouter(tags=["status"])
 
     @router.get(
@@ -99,6 +154,8 @@ def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
                 ended={reason.reason: count for reason, count in hub.ended.items()},
                 kept_messages=len(hub.journal),
             ),
+            schemas=None if schemas is None else _schemas(schemas),
+            requests=RequestsStatus(**asdict(counts)),
             subscriptions=[
                 SubscriptionStatus(filter=name, qos=qos, listeners=listeners)
                 for name, qos, listeners in held[:MAX_SUBSCRIPTIONS]
@@ -109,6 +166,12 @@ def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
     return router
 
 
+def _schemas(schemas: Schemas) -> SchemasStatus:
+    return SchemasStatus(
+        entries=len(schemas), refused=schemas.refused, flagged=schemas.flagged, dropped=schemas.dropped
+    )
+
+
 def _broker(link: BrokerLink) -> BrokerStatus:
     session = link.session
     limits = session.limits
@@ -116,6 +179,7 @@ def _broker(link: BrokerLink) -> BrokerStatus:
     return BrokerStatus(
         state=session.state.value,
         address=session.address,
+        profile=session.profile,
         last_round_trip_seconds_ago=session.last_round_trip_seconds_ago,
         last_error=None if error is None else str(error),
         in_flight=session.in_flight,
@@ -127,6 +191,12 @@ def _broker(link: BrokerLink) -> BrokerStatus:
             receive_maximum=limits.receive_maximum,
             maximum_qos=limits.maximum_qos,
             maximum_packet_size=limits.maximum_packet_size,
+            maximum_payload_bytes=limits.maximum_payload_bytes,
+            maximum_topic_bytes=limits.maximum_topic_bytes,
+            maximum_topic_slashes=limits.maximum_topic_slashes,
+            maximum_filters=limits.maximum_filters,
+            topic_alias_maximum=limits.topic_alias_maximum,
+            keepalive_seconds=limits.keepalive_seconds,
             retain_available=limits.retain_available,
             wildcard_available=limits.wildcard_available,
             shared_available=limits.shared_available,

@@ -12,12 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from app.api.input.body import BodyReader, require_json
-from app.api.input.headers import read_headers, refuse_mqtt_headers
-from app.api.input.negotiation import preferred
+from app.api.input.headers import read_headers, refuse_idempotency_key, refuse_mqtt_headers
+from app.api.input.negotiation import is_named, preferred
 from app.api.input.query import NoQuery, parse_query
 from app.api.input.stream_options import SubscribeQuery, SubscribeRequest
 from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
+from app.api.stream.cloud_event_forms import CloudEventLinesForm, CloudEventStreamForm
 from app.api.stream.forms import (
     EVENT_STREAM,
     NDJSON,
@@ -30,8 +31,8 @@ from app.api.stream.forms import (
 from app.api.stream.outlet import Outlet, Pace
 from app.api.stream.subscriptions import Subscriptions
 from app.api.stream.wheel import Wheel
-from app.connections import ABORT
 from app.hub.hub import Hub
+from app.publishing.cloud_events import STRUCTURED
 from app.settings import Settings
 
 PATH: Final = "/v1/subscribe"
@@ -72,6 +73,8 @@ class SubscribeRoute(RawRoute):
             (EVENT_STREAM, "raw"): RawEventStreamForm(),
             (NDJSON, "envelope"): LinesForm(),
             (NDJSON, "raw"): RawLinesForm(),
+            (EVENT_STREAM, "cloudevents"): CloudEventStreamForm(settings.cloudevents_source),
+            (NDJSON, "cloudevents"): CloudEventLinesForm(settings.cloudevents_source),
         }
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +90,7 @@ class SubscribeRoute(RawRoute):
         else:
             request = await self._read(scope, receive)
             field = "/topics"
-        form = self._forms[preferred(scope["headers"], (EVENT_STREAM, NDJSON)), request.format]
+        form = self._forms[_form(scope, request)]
         # The header first: a browser that connects again repeats the URL of the first time.
         last_event_id = _last_event_id(scope) or request.last_event_id
         listener, position = await self._subscriptions.open(request, last_event_id, field=field)
@@ -99,10 +102,10 @@ class SubscribeRoute(RawRoute):
             (POSITION, str(position).encode("ascii")),
         ]
         await outlet.begin(
+            scope,
             send,
             {"type": "http.response.start", "status": 200, "headers": headers},
             form.opening(None if last_event_id else position, _hints(request.topics)),
-            abort=scope.get(ABORT),
         )
         return outlet
 
@@ -115,11 +118,25 @@ class SubscribeRoute(RawRoute):
         parse_query(scope["query_string"], NoQuery)
         headers = read_headers(scope["headers"])
         refuse_mqtt_headers(headers, "it belongs to a message to publish")
+        refuse_idempotency_key(headers, "a stream may be opened again as it is")
         require_json(headers.content_type, "send Content-Type: application/json, as curl --json does")
         try:
             return _request.validate_json(await self._bodies.read(receive, headers.content_length))
         except ValidationError as error:
             raise invalid_body(error, SubscribeRequest) from None
+
+
+def _form(scope: Scope, request: SubscribeRequest) -> tuple[str, str]:
+    """The media type and the format that a client asks for.
+
+    ``Accept: application/cloudevents+json`` is a line for each event, unless it says how else to send them.
+    """
+    headers = scope["headers"]
+    streams = (EVENT_STREAM, NDJSON)
+    if request.format != "envelope" or not is_named(headers, STRUCTURED):
+        return preferred(headers, streams), request.format
+    named = [each for each in streams if is_named(headers, each)]
+    return preferred(headers, named) if named else NDJSON, "cloudevents"
 
 
 def _last_event_id(scope: Scope) -> str:

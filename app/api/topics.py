@@ -7,22 +7,22 @@ much, and its path decoding loses what the topic was.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.input.body import BodyReader
+from app.api.input.body import BodyReader, require_text
+from app.api.input.cloud_event import is_structured, require_structured
 from app.api.input.headers import (
-    CORRELATION_DATA,
-    USER_PROPERTY,
+    PAYLOAD_FORMAT,
     content_type_property,
-    message_headers,
     read_headers,
-    read_mqtt_headers,
     refuse_mqtt_headers,
 )
-from app.api.input.negotiation import preferred
-from app.api.input.path import topic_in
+from app.api.input.negotiation import is_named, preferred
+from app.api.input.path import required_topic
+from app.api.input.properties import asked_properties
 from app.api.input.query import (
     ClearQuery,
     PublishQuery,
@@ -31,15 +31,18 @@ from app.api.input.query import (
     parse_query,
 )
 from app.api.input.topic_rules import require_filter, require_topic
-from app.api.output.answer import answer, answer_publish
-from app.api.output.refusals import empty_retained, without_properties
+from app.api.output.answer import answer_publish
+from app.api.output.messages import LIST_FORMS, answer_cloud_event, answer_list, answer_message
+from app.api.output.once import Once
+from app.api.output.refusals import empty_retained
 from app.api.raw_route import REST, RawRoute
 from app.broker.link import BrokerLink
-from app.hub.event import envelope
 from app.hub.hub import Hub
 from app.hub.retained import TooManyRetainedError, read_retained
 from app.problems import ProblemError, ProblemType
+from app.publishing.cloud_events import STRUCTURED
 from app.publishing.gate import Gate
+from app.publishing.trace_context import with_trace
 from tidegate.errors import UnsupportedError
 from tidegate.message import NO_PROPERTIES, Message, Properties
 
@@ -48,14 +51,17 @@ PATH: Final = "/v1/topics"
 _FREQUENT_QUERIES: Final = (b"", b"qos=0", b"qos=1", b"qos=2", b"retain=true", b"qos=0&retain=true")
 _MAX_CONTENT_TYPES: Final = 64
 
-NDJSON: Final = "application/x-ndjson"
-JSON: Final = "application/json"
-_SANDBOX: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"sandbox; default-src 'none'"),
-    (b"cache-control", b"no-store"),
-]
-"""A payload is somebody else's input: a browser must not run it as a page of the bridge."""
+
+class ContentType(NamedTuple):
+    """What a Content-Type says.
+
+    Attributes:
+        properties: the property that it makes.
+        is_event: the body is a CloudEvent in structured mode.
+    """
+
+    properties: Properties
+    is_event: bool
 
 
 class TopicsRoute(RawRoute):
@@ -66,8 +72,10 @@ class TopicsRoute(RawRoute):
         link: the broker, for round trips.
         hub: through which retained messages are read.
         bodies: how bodies are read.
+        once: how an Idempotency-Key is honoured.
         retained_timeout_seconds: bound on reading retained messages.
         max_retained_messages: how many of them one answer may hold.
+        cloudevents_source: the source of CloudEvents that are made of other messages.
     """
 
     path = PATH
@@ -81,19 +89,23 @@ class TopicsRoute(RawRoute):
         link: BrokerLink,
         hub: Hub,
         bodies: BodyReader,
+        once: Once,
         *,
         retained_timeout_seconds: float,
         max_retained_messages: int,
+        cloudevents_source: str,
     ) -> None:
         super().__init__()
         self._gate = gate
         self._link = link
         self._hub = hub
         self._bodies = bodies
+        self._once = once
         self._retained_timeout_seconds = retained_timeout_seconds
         self._max_retained_messages = max_retained_messages
+        self._cloudevents_source = cloudevents_source
         self._publish_queries = {raw: parse_query(raw, PublishQuery) for raw in _FREQUENT_QUERIES}
-        self._content_types: dict[bytes, Properties] = {}
+        self._content_types: dict[bytes, ContentType] = {}
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -120,39 +132,87 @@ class TopicsRoute(RawRoute):
     async def _send_message(
         self, scope: Scope, receive: Receive, send: Send, query: RetainedQuery, retain: bool
     ) -> None:
-        topic = _topic(scope, query)
+        topic = required_topic(scope[REST], query.topic, PATH)
         require_topic(topic)
         headers = read_headers(scope["headers"])
         properties = NO_PROPERTIES
+        is_event = False
+        refusal: ProblemError | None = None
         if headers.content_type is not None:
-            properties = self._content_type(headers.content_type)
-        is_asked_for = False
-        if headers.mqtt is not None or query.expiry is not None or query.response_topic is not None:
-            properties = self._asked_for(headers.mqtt, query, properties.content_type)
-            is_asked_for = True
+            properties, is_event = self._content_type(headers.content_type)
+        if (
+            headers.mqtt is not None
+            or headers.event is not None
+            or query.expiry is not None
+            or query.response_topic is not None
+            or query.payload_format is not None
+        ):
+            asked = asked_properties(headers, query, is_event=is_event)
+            if asked is not None:
+                properties = replace(asked.properties, content_type=properties.content_type)
+                refusal = asked.refusal
         payload = await self._bodies.read(receive, headers.content_length)
         if retain and not payload:
             raise empty_retained()
+        if is_event:
+            require_structured(payload)
+        if properties.payload_format:
+            require_text(payload, "payload_format" if query.payload_format else PAYLOAD_FORMAT)
         message = Message(topic, payload, query.qos, retain, properties)
+        key = headers.idempotency_key
+        if key is None:
+            await self._publish(message, headers.trace, refusal, send)
+        else:
+            # The trace is another one each time, and does not make it another request.
+            work = partial(self._publish, message, headers.trace, refusal)
+            await self._once.publish(send, key, f"{scope['method']} {self.path_format}", message, work)
+
+    async def _publish(
+        self,
+        message: Message,
+        trace: list[tuple[bytes, bytes]] | None,
+        refusal: ProblemError | None,
+        send: Send,
+    ) -> None:
+        """Publish and answer.
+
+        Args:
+            message: with the properties that the request has.
+            trace: the headers that become properties where the connection can carry them.
+            refusal: what to answer where it can't; without one nothing was asked for, and all is left aside.
+            send: the answer's channel (ASGI).
+        """
+        if trace is not None:
+            message = replace(message, properties=with_trace(message.properties, trace))
+        if message.properties is not NO_PROPERTIES and self._is_without_properties():
+            message = _without_properties(message, refusal)
         try:
             reason_code = await self._gate.publish(message)
         except UnsupportedError:
-            # The connection came after the request, and speaks 3.1.1: a content type is left aside there.
-            if is_asked_for or properties is NO_PROPERTIES or not self._is_without_properties():
+            # The connection came after the request, and speaks 3.1.1.
+            if message.properties is NO_PROPERTIES or not self._is_without_properties():
                 raise
-            reason_code = await self._gate.publish(replace(message, properties=NO_PROPERTIES))
+            message = _without_properties(message, refusal)
+            reason_code = await self._gate.publish(message)
         await answer_publish(send, message, reason_code)
 
     async def _delete(self, scope: Scope, send: Send) -> None:
         query = parse_query(scope["query_string"], ClearQuery)
-        refuse_mqtt_headers(read_headers(scope["headers"]), "clearing carries no properties")
-        topic = _topic(scope, query)
+        headers = read_headers(scope["headers"])
+        refuse_mqtt_headers(headers, "clearing carries no properties")
+        topic = required_topic(scope[REST], query.topic, PATH)
         require_topic(topic)
         message = Message(topic, b"", query.qos, True)
-        await answer_publish(send, message, await self._gate.publish(message))
+        key = headers.idempotency_key
+        if key is None:
+            await self._publish(message, None, None, send)
+        else:
+            work = partial(self._publish, message, None, None)
+            await self._once.publish(send, key, f"DELETE {self.path_format}", message, work)
 
     async def _get(self, scope: Scope, send: Send) -> None:
-        topic_filter = _topic(scope, parse_query(scope["query_string"], TopicQuery))
+        query = parse_query(scope["query_string"], TopicQuery)
+        topic_filter = required_topic(scope[REST], query.topic, PATH)
         require_filter(topic_filter)
         if topic_filter.startswith("$share/"):
             raise ProblemError(
@@ -162,9 +222,9 @@ class TopicsRoute(RawRoute):
                 hint="ask for the filter behind $share/{name}/",
             )
         is_list = "+" in topic_filter or "#" in topic_filter
-        form = preferred(scope["headers"], (JSON, NDJSON)) if is_list else JSON
+        form = preferred(scope["headers"], LIST_FORMS) if is_list else ""
         try:
-            messages = await read_retained(
+            events = await read_retained(
                 self._hub,
                 topic_filter,
                 round_trip=self._link.session.ping,
@@ -176,9 +236,11 @@ class TopicsRoute(RawRoute):
                 ProblemType.TOO_MANY_RETAINED, str(error), field="topic", hint="ask for a narrower filter"
             ) from None
         if is_list:
-            await _answer_list(send, messages, form)
-        elif messages:
-            await answer(send, 200, message_headers(messages[0]) + _SANDBOX, messages[0].payload)
+            await answer_list(send, events, form, self._cloudevents_source)
+        elif events and is_named(scope["headers"], STRUCTURED):
+            await answer_cloud_event(send, events[0], self._cloudevents_source)
+        elif events:
+            await answer_message(send, events[0])
         else:
             raise ProblemError(
                 ProblemType.NO_RETAINED_MESSAGE,
@@ -186,60 +248,26 @@ class TopicsRoute(RawRoute):
                 field="topic",
             )
 
-    def _content_type(self, value: bytes) -> Properties:
-        """The properties that a Content-Type alone makes; none where the connection cannot carry them."""
+    def _content_type(self, value: bytes) -> ContentType:
+        """What a Content-Type makes."""
         found = self._content_types.get(value)
         if found is None:
             content_type = content_type_property(value)
-            found = NO_PROPERTIES if content_type is None else Properties(content_type=content_type)
+            if content_type is None:
+                found = ContentType(NO_PROPERTIES, False)
+            else:
+                found = ContentType(Properties(content_type=content_type), is_structured(content_type))
             if len(self._content_types) < _MAX_CONTENT_TYPES:
                 self._content_types[value] = found
-        return NO_PROPERTIES if self._is_without_properties() else found
-
-    def _asked_for(
-        self, headers: list[tuple[bytes, bytes]] | None, query: RetainedQuery, content_type: str | None
-    ) -> Properties:
-        properties = read_mqtt_headers(headers or ())
-        if self._is_without_properties():
-            field = USER_PROPERTY if properties.user_properties else CORRELATION_DATA
-            if query.response_topic is not None:
-                field = "response_topic"
-            if query.expiry is not None:
-                field = "expiry"
-            raise without_properties(field)
-        return replace(
-            properties,
-            content_type=content_type,
-            message_expiry=query.expiry,
-            response_topic=query.response_topic,
-        )
+        return found
 
     def _is_without_properties(self) -> bool:
         limits = self._gate.limits
         return limits is not None and limits.protocol_version < 5
 
 
-def _topic(scope: Scope, query: TopicQuery) -> str:
-    topic = topic_in(scope[REST])
-    if query.topic is None:
-        if topic:
-            return topic
-        raise ProblemError(
-            ProblemType.INVALID_TOPIC,
-            "there is no topic; it must have at least one character",
-            field="topic",
-            hint="write /v1/topics/{topic}, or /v1/topics?topic=…",
-        )
-    if topic:
-        raise ProblemError(
-            ProblemType.INVALID_PARAMETER,
-            "the topic is in the path and in the query; it belongs in one of them",
-            field="topic",
-        )
-    return query.topic
-
-
-async def _answer_list(send: Send, messages: list[Message], form: str) -> None:
-    lines = [envelope(message) for message in messages]
-    body = b"".join(line + b"\n" for line in lines) if form == NDJSON else b"[" + b",".join(lines) + b"]"
-    await answer(send, 200, [(b"content-type", form.encode()), (b"cache-control", b"no-store")], body)
+def _without_properties(message: Message, refusal: ProblemError | None) -> Message:
+    """The message for a connection that carries no properties; raises the refusal where there is one."""
+    if refusal is not None:
+        raise refusal
+    return replace(message, properties=NO_PROPERTIES)

@@ -16,7 +16,15 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from app.settings import Settings
-from tidegate.connection import BrokerLimits, Connect, ConnectOptions, Subscription
+from tidegate.connection import (
+    BrokerLimits,
+    Connect,
+    Connection,
+    ConnectionEvents,
+    ConnectOptions,
+    Subscription,
+)
+from tidegate.connections import aiomqtt_connection
 from tidegate.message import Message
 from tidegate.session import Session, SessionState, StateChange
 
@@ -29,6 +37,9 @@ class Receiver(Protocol):
 
     def broker_down(self, reason: str) -> None:
         """The connection ended."""
+
+    def broker_returns(self, *, session_present: bool) -> None:
+        """There is a connection again, and nothing was subscribed to again yet."""
 
     def broker_up(self, *, session_present: bool, refused: tuple[tuple[str, int], ...] = ()) -> None:
         """The connection is back; ``refused`` names filters held before that the broker refuses now."""
@@ -47,11 +58,12 @@ class BrokerLink:
         self, settings: Settings, options: ConnectOptions, *, connect: Connect | None = None
     ) -> None:
         self._receiver: Receiver | None = None
+        self._connect: Connect = aiomqtt_connection.connect if connect is None else connect
         self.session = Session(
             options,
             on_message=self._deliver,
             on_state=self._on_state,
-            connect=connect,
+            connect=self._open,
             max_in_flight=settings.max_in_flight,
             max_waiting=settings.max_waiting,
             publish_timeout_seconds=settings.publish_timeout_seconds,
@@ -85,9 +97,9 @@ class BrokerLink:
         """Publish, and return the broker's reason code; raises what ``Session.publish`` raises."""
         return self.session.publish(message)
 
-    def submit(self, message: Message) -> asyncio.Future[int]:
+    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
         """Publish without waiting; ``Session.submit``."""
-        return self.session.submit(message)
+        return self.session.submit(message, timeout_seconds=timeout_seconds)
 
     async def subscribe(
         self, topic_filter: str, qos: int, identifier: int, *, retained: bool, retained_again: bool
@@ -117,6 +129,19 @@ class BrokerLink:
         if age > 2 * session.probe_interval_seconds:
             return f"the broker has not answered for {age:.0f} s"
         return None
+
+    async def _open(self, options: ConnectOptions, events: ConnectionEvents) -> Connection:
+        """Open a connection, and tell what it is before anything comes that is subscribed to again.
+
+        A connection that ends before all is subscribed to again is no change of the session's state.
+        """
+        receiver = self._receiver if self._was_connected else None
+        if receiver is not None:
+            receiver.broker_down(f"it was lost again: {self.session.last_error}")
+        connection = await self._connect(options, events)
+        if receiver is not None:
+            receiver.broker_returns(session_present=connection.limits.session_present)
+        return connection
 
     def _deliver(self, message: Message) -> None:
         if self._receiver is not None:

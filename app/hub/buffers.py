@@ -1,8 +1,10 @@
 """What waits for one reader: bounded in messages and in bytes, and what happens when it is full.
 
-``resume`` gives up, so that the stream ends and the client comes back with its last event id; ``latest``
-keeps the newest message of each topic; ``drop`` lets the oldest go. The last two say what they did: a ``lag``
-event stands in front of what is left.
+A full buffer takes nothing more with ``add``, whatever the policy: what it holds is to be written out first.
+Where the reader does not take it, ``squeeze_in`` does what the policy says. ``resume`` gives up, so that the
+stream ends and the client comes back with its last event id; ``latest`` keeps the newest message of each
+topic; ``drop`` lets the oldest go. The last two say what they did: a ``lag`` event stands in front of what is
+left.
 """
 
 from __future__ import annotations
@@ -63,6 +65,11 @@ class Buffer:
         self.size += event.size
         return True
 
+    def squeeze_in(self, event: Event | ControlEvent) -> bool:
+        """Take an event for which there is no room; False where the policy is to give up."""
+        del event
+        return False
+
     def take(self, max_bytes: int) -> list[Event | ControlEvent]:
         """Give away the oldest events, up to about this many bytes, and at least one if there is any."""
         events = self._events
@@ -76,7 +83,7 @@ class Buffer:
 
 
 class DroppingBuffer(Buffer):
-    """Takes every event, and lets the oldest go where there is no room."""
+    """Lets the oldest go where there is no room."""
 
     __slots__ = ("_dropped", "_spared")
 
@@ -85,8 +92,8 @@ class DroppingBuffer(Buffer):
         self._dropped = 0
         self._spared: list[ControlEvent] = []
 
-    def add(self, event: Event | ControlEvent) -> bool:
-        """Take an event; always True."""
+    def squeeze_in(self, event: Event | ControlEvent) -> bool:
+        """Take an event in any case."""
         while not super().add(event):
             oldest = self._events.pop(0)
             self.size -= oldest.size
@@ -141,15 +148,38 @@ class ConflatingBuffer(DroppingBuffer):
         return iter(self._events if self._newest is None else self._newest.values())
 
     def add(self, event: Event | ControlEvent) -> bool:
-        """Take an event; False only where it ``gives_up``."""
+        """Take an event; False where there is no room beside the newest of other topics."""
+        newest = self._newest
+        if newest is None:
+            return Buffer.add(self, event)
+        key = _key(event)
+        earlier = newest.get(key)
+        others, size = len(newest), self.size
+        if earlier is not None:
+            others -= 1
+            size -= earlier.size
+        if others and (others >= self.max_messages or size + event.size > self.max_bytes):
+            return False
+        if earlier is not None:
+            del newest[key]
+            self._conflated += 1
+        newest[key] = event
+        self.size = size + event.size
+        return True
+
+    def squeeze_in(self, event: Event | ControlEvent) -> bool:
+        """Conflate from now on, and let the topics go that are silent for longest; False where it
+        ``gives_up``.
+        """
+        if self._gives_up:
+            return False
         if self._newest is None:
-            if Buffer.add(self, event):
-                return True
             self._newest = OrderedDict()
             events, self._events, self.size = self._events, [], 0
             for each in events:
-                self._put(self._newest, each)
-        return self._put(self._newest, event)
+                self._press(self._newest, each)
+        self._press(self._newest, event)
+        return True
 
     def take(self, max_bytes: int) -> list[Event | ControlEvent]:
         """As ``Buffer.take``, with a ``lag`` event in front where messages were let go or conflated."""
@@ -166,21 +196,15 @@ class ConflatingBuffer(DroppingBuffer):
             self._newest = None
         return told + taken
 
-    def _put(self, newest: OrderedDict[object, Event | ControlEvent], event: Event | ControlEvent) -> bool:
-        key = _key(event)
-        earlier = newest.pop(key, None)
+    def _press(self, newest: OrderedDict[object, Event | ControlEvent], event: Event | ControlEvent) -> None:
+        earlier = newest.pop(_key(event), None)
         if earlier is not None:
             self.size -= earlier.size
             self._conflated += 1
-        while newest and (len(newest) >= self.max_messages or self.size + event.size > self.max_bytes):
-            if self._gives_up:
-                return False
+        while not self.add(event):
             _, oldest = newest.popitem(last=False)
             self.size -= oldest.size
             self._let_go(oldest)
-        newest[key] = event
-        self.size += event.size
-        return True
 
     def _told(self) -> list[Event | ControlEvent]:
         conflated, self._conflated = self._conflated, 0

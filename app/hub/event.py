@@ -8,6 +8,7 @@ rest is base64.
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,22 +19,39 @@ from tidegate.message import NO_PROPERTIES, Message, Properties
 _LINE_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
-def envelope(message: Message, *, qos: int | None = None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with the payload of a message, by the rules of whoever judges it.
+
+    Attributes:
+        pointer: where, as a JSON pointer into the payload (RFC 6901); empty for the whole.
+        reason: why, in words.
+        is_dropped: the message goes no further; else it goes on with a flag.
+    """
+
+    pointer: str
+    reason: str
+    is_dropped: bool = False
+
+
+def envelope(message: Message, *, qos: int | None = None, fault: Fault | None = None) -> bytes:
     """One message as one JSON object on one line.
 
     Args:
         message: a message as it came from the broker.
         qos: the QoS to tell, where the listener asked for less than the shared subscription has.
+        fault: what is wrong with the payload, if something is.
     """
     payload, encoding = encode_payload(message.payload)
-    return b'{"topic":%b,"payload":%b,"encoding":"%b","qos":%d,"retain":%b,"time":"%b","properties":%b}' % (
+    return b'{"topic":%b,"payload":%b,"encoding":"%b","qos":%d,"retain":%b,"time":"%b","properties":%b%b}' % (
         orjson.dumps(message.topic),
         payload,
         encoding,
         message.qos if qos is None else qos,
-        b"true" if message.retain else b"false",
-        _time(message.received_at),
+        _retain(message),
+        time_text(message.received_at),
         _properties(message.properties),
+        b"" if fault is None else _flag(fault),
     )
 
 
@@ -45,17 +63,17 @@ class Event:
         epoch: the run of the bridge, as it stands in the id.
         sequence: the event's number, rising within one run of the bridge.
         size: its share of a listener's buffer, in bytes.
-        encoded: what a form made of it, under a key of its own; shared by all who get it.
+        fault: what is wrong with its payload, if something is.
     """
 
-    __slots__ = ("encoded", "epoch", "message", "sequence", "size")
+    __slots__ = ("epoch", "fault", "message", "sequence", "size")
 
-    def __init__(self, message: Message, epoch: str, sequence: int) -> None:
+    def __init__(self, message: Message, epoch: str, sequence: int, fault: Fault | None = None) -> None:
         self.message = message
         self.epoch = epoch
         self.sequence = sequence
+        self.fault = fault
         self.size = len(message.payload) + len(message.topic) + 200
-        self.encoded: dict[object, bytes] = {}
 
 
 class ControlEvent:
@@ -91,9 +109,20 @@ def encode_payload(payload: bytes) -> tuple[bytes, bytes]:
         return b'"%b"' % base64.b64encode(payload), b"base64"
 
 
-def _time(seconds: float) -> bytes:
+def time_text(seconds: float) -> bytes:
+    """A moment, from Unix time in seconds, in UTC with milliseconds (RFC 3339)."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00").encode() + b"Z"
+
+
+def _retain(message: Message) -> bytes:
+    flag = b"true" if message.retain else b"false"
+    return flag + b',"dup":true' if message.duplicate else flag
+
+
+def _flag(fault: Fault) -> bytes:
+    found = {"pointer": fault.pointer, "reason": fault.reason}
+    return b',"valid":false,"fault":%b' % orjson.dumps(found)
 
 
 def _properties(properties: Properties) -> bytes:

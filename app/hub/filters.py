@@ -16,14 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from app.hub.journal import Journal, Track
-from app.hub.listener import Listener
+from app.hub.listener import CloseReason, Listener
 from app.hub.subscriptions import SubscribedFilter
-from tidegate.errors import MQTTError, refusal
+from tidegate.errors import MQTTError, RefusedError, refusal
 from tidegate.message import Message
 from tidegate.topics import FilterIndex
 
@@ -85,6 +85,7 @@ class Filters:
         self._by_identifier: dict[int, SubscribedFilter] = {}
         self._abandoned: OrderedDict[SubscribedFilter, asyncio.TimerHandle] = OrderedDict()
         self._identifiers = itertools.count(1)
+        self._promised: dict[Listener, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[SubscribedFilter]:
@@ -125,8 +126,9 @@ class Filters:
             if entry is None:
                 entry = self._by_name[topic_filter] = SubscribedFilter(topic_filter, Track(0))
                 self._index.add(topic_filter, entry)
-            if is_away and entry.is_live and entry.holds(listener) and listener.qos <= entry.qos:
+            if is_away and entry.is_live and entry.holds(listener) and listener.qos <= entry.asked_qos:
                 entry.replay_to(listener)  # the next connection brings what is retained
+                self._promised.setdefault(listener, []).append(topic_filter)
                 return
             answer = entry.requests[listener] = asyncio.get_running_loop().create_future()
             if not entry.is_served:
@@ -137,8 +139,27 @@ class Filters:
             finally:
                 entry.requests.pop(listener, None)
 
+    def keep_promises(self, *, session_present: bool) -> None:
+        """Those who joined without a connection wait for retained messages; there is one now.
+
+        It has brought them, unless the broker kept the session: then nothing was subscribed to again.
+        """
+        promised, self._promised = self._promised, {}
+        if session_present:
+            for listener, filters in promised.items():
+                for each in filters:
+                    self._spawn(self._bring_retained(each, listener))
+
+    async def _bring_retained(self, topic_filter: str, listener: Listener) -> None:
+        try:
+            await self.attach(topic_filter, listener, is_away=False)
+        except MQTTError as error:
+            # its ids say that retained messages are lacking: it may come back for them
+            listener.close(CloseReason.REFUSED if isinstance(error, RefusedError) else CloseReason.GAP)
+
     def leave(self, listener: Listener) -> None:
         """Take a listener from all its filters."""
+        self._promised.pop(listener, None)
         for topic_filter in listener.filters:
             entry = self._by_name.get(topic_filter)
             if entry is not None:
@@ -178,6 +199,9 @@ class Filters:
         for listener, answer in requests.items():
             if answer.done():  # it gave up waiting
                 continue
+            if listener.close_reason is not None:
+                _settle(answer, value=True)
+                continue
             if listener.is_resumable and not (entry.is_remembered or entry.is_shared):
                 entry.is_remembered = True
                 entry.track.begins_after = self._next_sequence()
@@ -196,6 +220,8 @@ class Filters:
         try:
             await self._ask(entry, asking, identifier)
         except Exception as error:  # noqa: BLE001 - whoever waits raises it
+            if isinstance(error, RefusedError):
+                self._forget_identifier(entry, identifier)
             for listener in asking:
                 entry.leave(listener)
                 _settle(requests[listener], error=error)
@@ -206,13 +232,13 @@ class Filters:
 
     def _can_join_at_once(self, entry: SubscribedFilter, listener: Listener) -> bool:
         """Whether the broker need not hear of it. With identifiers, a SUBSCRIBE marks the moment."""
-        if not entry.is_live or listener.qos > entry.qos:
+        if not entry.is_live or listener.qos > entry.asked_qos:
             return False
         return entry.is_shared or not (listener.retained or self._upstream.has_identifiers)
 
     async def _ask(self, entry: SubscribedFilter, asking: Sequence[Listener], identifier: int) -> None:
         entry.was_asked = True
-        qos = max(entry.qos, *(listener.qos for listener in asking))
+        qos = max(entry.asked_qos, *(listener.qos for listener in asking))
         reason_code = await self._upstream.subscribe(
             entry.filter,
             qos,
@@ -223,13 +249,14 @@ class Filters:
         if reason_code >= 0x80:
             raise refusal("subscription", reason_code, topic=entry.filter, qos=qos)
         entry.is_live = True
-        entry.qos = qos
+        entry.asked_qos = qos
+        entry.qos = min(qos, reason_code)
         entry.identifier = identifier
 
     def take_back(self, entry: SubscribedFilter) -> None:
         """The broker no longer grants a filter."""
         entry.is_live = False
-        entry.qos = 0
+        entry.asked_qos = entry.qos = 0
         entry.is_remembered = False
         self._journal.forget(entry.track)
 
@@ -274,12 +301,23 @@ class Filters:
                 self._by_identifier.pop(identifier, None)
 
     def _remember(self, entry: SubscribedFilter, identifier: int) -> None:
-        """Copies under an earlier identifier may still be on their way; forget it only when that is over."""
+        """Copies under an earlier identifier may still be on their way; forget it only when that is over.
+
+        The one in force, and whatever came after it and may be in force without an answer, is not forgotten.
+        """
         now = asyncio.get_running_loop().time()
         self._by_identifier[identifier] = entry
         entry.identifiers.append((now, identifier))
-        while entry.identifiers[0][0] < now - IDENTIFIER_MEMORY_SECONDS and len(entry.identifiers) > 2:
+        while (
+            entry.identifiers[0][1] < entry.identifier
+            and entry.identifiers[0][0] < now - IDENTIFIER_MEMORY_SECONDS
+        ):
             self._by_identifier.pop(entry.identifiers.popleft()[1], None)
+
+    def _forget_identifier(self, entry: SubscribedFilter, identifier: int) -> None:
+        """The broker refused the SUBSCRIBE with it: no copy carries it."""
+        self._by_identifier.pop(identifier, None)
+        entry.identifiers = deque(each for each in entry.identifiers if each[1] != identifier)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -6,7 +6,9 @@ Rules:
 2. A client that comes back is given what it missed and registered in one turn of the loop: nothing can come
    between the two.
 3. ``deliver`` is synchronous; it encodes nothing and waits for nobody.
-4. What may have been missed is told: a ``gap`` stands in the stream where it was.
+4. What may have been missed is told: a ``gap`` stands in the stream where it was, before what came after.
+5. Whoever leaves or fails while a message is handed out costs nobody else anything: it is taken from its
+   filters afterwards.
 """
 
 from __future__ import annotations
@@ -14,17 +16,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
-from app.hub.event import ControlEvent, Event
+from app.hub.event import ControlEvent, Event, Fault
+from app.hub.filter_sets import FilterSets
 from app.hub.filters import Filters, Upstream
 from app.hub.flusher import Flusher
 from app.hub.journal import Journal
 from app.hub.listener import CloseReason, Listener
 from app.hub.position import Position, parse_position
 from app.hub.pressure import over_limit
-from app.hub.subscriptions import first_match
+from app.hub.replay import Replay, take_replay
+from app.hub.subscriptions import SubscribedFilter
 from tidegate.message import Message
 
 RELIEF_SECONDS: Final = 0.5
@@ -39,6 +44,7 @@ class Hub:
         journal: keeps what clients that come back have missed.
         grace_seconds: how long a filter is kept up after its last listener left.
         max_pending_bytes: what all listeners together may leave unread.
+        judge: says what is wrong with a message, once for all who get it; without one nothing ever is.
 
     Attributes:
         epoch: this run of the bridge, as it stands in ids.
@@ -53,25 +59,33 @@ class Hub:
         journal: Journal | None = None,
         grace_seconds: float = 0.0,
         max_pending_bytes: int = 256 * 1024 * 1024,
+        judge: Callable[[Message], Fault | None] | None = None,
     ) -> None:
         self._journal = Journal() if journal is None else journal
         self._filters = Filters(
             upstream, self._journal, grace_seconds=grace_seconds, next_sequence=self._next_sequence
         )
+        self._judge = judge
         self._listeners: set[Listener] = set()
+        self._internal = 0
         self._flusher = Flusher()
         self.epoch = secrets.token_hex(4)
         self._sequence = 1
         self.is_draining = False
+        self._filter_sets = FilterSets()
+        self._is_delivering = False
+        self._leaving: list[Listener] = []
         self._broker_is_away = ""
+        self._kept_session: bool | None = None
+        self._told_up: bool | None = None
         self._max_pending_bytes = max_pending_bytes
         self._relief: asyncio.TimerHandle | None = None
         self.ended: Counter[CloseReason] = Counter()
 
     @property
     def listeners(self) -> int:
-        """How many listeners there are."""
-        return len(self._listeners)
+        """How many listeners there are, without those of the bridge itself."""
+        return len(self._listeners) - self._internal
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -83,10 +97,9 @@ class Hub:
         """Each filter held upstream, the QoS granted, and how many listeners it has."""
         return [(each.filter, each.qos, len(each.listeners)) for each in self._filters]
 
-    @property
-    def position(self) -> Position:
-        """Where a client stands that has seen everything."""
-        return Position(self.epoch, self._sequence)
+    def position_of(self, listener: Listener) -> Position:
+        """Where a client stands that has seen everything that came for this listener."""
+        return Position(self.epoch, self._sequence, listener.digest)
 
     @property
     def flusher(self) -> Flusher:
@@ -115,15 +128,20 @@ class Hub:
         """
         if self.is_draining:
             listener.close(CloseReason.SHUTDOWN)
-            return self.position
-        self._listeners.add(listener)
+            return self.position_of(listener)
+        if listener not in self._listeners:
+            self._listeners.add(listener)
+            self._internal += listener.is_internal
+        if listener.is_resumable:
+            listener.digest = self._filter_sets.remember(listener.filters)
         if self._relief is None:
             self._relieve()
         complete = set[str]()
         gap: ControlEvent | None = None
         position = parse_position(last_event_id)
         if position is not None and position.epoch == self.epoch and position.sequence <= self._sequence:
-            complete, gap = self._resume(listener, position)
+            replay = self._resume(listener, position)
+            complete, gap = replay.complete, replay.gap
         elif last_event_id:
             position = None
             gap = ControlEvent("gap", {"reason": "unknown_id", "last_event_id": last_event_id})
@@ -138,13 +156,14 @@ class Hub:
         stands_at = self._sequence if first is None else first - 1
         if gap is not None and not gap.sequence:
             gap.sequence = stands_at
-        if position is not None:
-            return position
-        return Position(self.epoch, stands_at, listener.lacks_retained)
+        if position is None:
+            return Position(self.epoch, stands_at, listener.digest, listener.lacks_retained)
+        # As long as a gap was not read, the client stands where it stood, with the filters of that time.
+        return position if gap is not None else replace(position, filters=listener.digest)
 
     async def _attach(self, listener: Listener, filters: Sequence[str]) -> None:
         """Subscribe to filters side by side; all of them, or the listener leaves."""
-        is_away = bool(self._broker_is_away)
+        is_away = self._is_away
         try:
             async with asyncio.TaskGroup() as group:
                 for each in filters:
@@ -163,22 +182,43 @@ class Hub:
             listener.close(CloseReason.CLIENT_LEFT)
             if listener.is_resumable and listener.close_reason is not None:
                 self.ended[listener.close_reason] += 1
+            listener.discard()
         self._forget(listener)
 
     def _forget(self, listener: Listener) -> None:
-        self._listeners.discard(listener)
-        self._filters.leave(listener)
+        if listener in self._listeners:
+            self._listeners.discard(listener)
+            self._internal -= listener.is_internal
+        if self._is_delivering:
+            self._leaving.append(listener)
+        else:
+            self._filters.leave(listener)
 
     def deliver(self, message: Message) -> None:
         """Hand a message to everybody that it is for."""
         routes = self._filters.routes(message)
         if not routes:
             return
-        event = Event(message, self.epoch, self._next_sequence())
+        fault = None if self._judge is None else self._judge(message)
+        if fault is not None and fault.is_dropped:
+            return
+        if self._broker_is_away and self._told_up is None:
+            self._tell_return(session_present=self._kept_session is not False)
+        event = Event(message, self.epoch, self._next_sequence(), fault)
         if not message.retain:
             tracks = [entry.track for entry, _ in routes if entry.is_remembered]
             if tracks:
                 self._journal.add(event, tracks)
+        self._is_delivering = True
+        try:
+            self._hand_out(event, routes)
+        finally:
+            self._is_delivering = False
+            while self._leaving:
+                self._filters.leave(self._leaving.pop())
+
+    def _hand_out(self, event: Event, routes: Sequence[tuple[SubscribedFilter, int | None]]) -> None:
+        message = event.message
         if len(routes) == 1:
             entry, route_identifier = routes[0]
             for listener in entry.targets(message, route_identifier):
@@ -192,8 +232,11 @@ class Hub:
                     listener.offer(event)
 
     def broker_down(self, reason: str) -> None:
-        """The connection to the broker ended: every stream is told."""
+        """The connection to the broker ended: every stream is told, unless that was the last it heard."""
+        if self._is_away:
+            return
         self._broker_is_away = reason
+        self._kept_session = self._told_up = None
         for entry in self._filters:
             entry.replay_to_all()
         for listener in self._listeners:
@@ -201,22 +244,24 @@ class Hub:
                 listener.expect_retained_anew()
         self._tell(_down(reason))
 
+    def broker_returns(self, *, session_present: bool) -> None:
+        """There is a connection, and nothing was subscribed to again yet; what comes from now on is new.
+
+        Streams are told by the first message, or by ``broker_up``. A message that came before this call was
+        sent by a broker that kept the session: another one has nothing to send.
+        """
+        self._kept_session = session_present
+
     def broker_up(self, *, session_present: bool, refused: tuple[tuple[str, int], ...] = ()) -> None:
         """The connection is back, and the filters were subscribed to again, but for those refused."""
+        if self._told_up is not session_present:
+            self._tell_return(session_present=session_present)
         self._broker_is_away = ""
-        self._tell(ControlEvent("broker", {"state": "up", "session_present": session_present}))
-        gap = ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._next_sequence())
-        told: set[Listener] = set()
-        for entry in self._filters:
-            if session_present and entry.qos > 0:
-                continue  # the broker kept what came for it
-            entry.track.lost_connection_at = self._sequence
-            told.update(entry.listeners)
+        self._kept_session = self._told_up = None
         for listener in self._listeners:
             if listener.retained:
                 listener.expect_retained()
-        for listener in told:
-            listener.offer(gap)
+        self._filters.keep_promises(session_present=session_present)
         for topic_filter, _ in refused:
             lost = self._filters.get(topic_filter)
             if lost is not None:
@@ -226,10 +271,32 @@ class Hub:
                 if not lost.listeners:
                     self._filters.give_up(lost)
 
+    @property
+    def _is_away(self) -> bool:
+        """Whether streams were told that the broker is away, and nothing else since."""
+        return bool(self._broker_is_away) and self._told_up is None
+
+    def _tell_return(self, *, session_present: bool) -> None:
+        """Tell that the connection is back, and whoever may have missed something of it."""
+        self._told_up = session_present
+        self._tell(ControlEvent("broker", {"state": "up", "session_present": session_present}))
+        gap = ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._next_sequence())
+        told: dict[Listener, None] = {}
+        for entry in self._filters:
+            # A session that the broker kept has what came for it, of QoS 1 and 2 (MQTT 5 §4.1).
+            entry.track.lost_qos_0_at = self._sequence
+            if not (session_present and entry.qos > 0):
+                entry.track.lost_connection_at = self._sequence
+            for listener in entry.listeners:
+                if not (session_present and min(listener.qos, entry.qos) > 0):
+                    told[listener] = None
+        for listener in told:
+            listener.offer(gap)
+
     def drain(self) -> None:
         """Close every listener because the bridge stops, and take no new ones."""
         self.is_draining = True
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener.close(CloseReason.SHUTDOWN)
 
     async def close(self) -> None:
@@ -238,47 +305,20 @@ class Hub:
             self._relief.cancel()
         await self._filters.close()
 
-    # A client that comes back.
-
-    def _resume(self, listener: Listener, position: Position) -> tuple[set[str], ControlEvent | None]:
+    def _resume(self, listener: Listener, position: Position) -> Replay:
         """Offer what was missed, and join what is live already.
 
         Nothing is awaited here: what comes from the broker comes after it.
-
-        Returns:
-            The filters of which nothing is lacking, and the gap that was told, if one was.
         """
         self._journal.trim()
-        held = (self._filters.get(each) for each in listener.own_filters)
-        live = [entry for entry in held if entry is not None and entry.is_live and entry.is_remembered]
-        missed: dict[int, Event] = {}
-        lacking = set(listener.filters)
-        complete: set[str] = set()
-        reason = ""
-        for entry in live:
-            self._filters.keep(entry)
-            for event in entry.track.after(position.sequence):
-                # of all its filters, also those not followed any more: a copy may have been seen
-                if first_match(listener.own_filters, event.message.topic) == entry.filter:
-                    missed[event.sequence] = event
-            entry.join(listener, 0, replay=False, confirmed=True)
-            if entry.track.lost_connection_at > position.sequence:
-                reason = "broker_connection"
-            elif entry.track.begins_after <= position.sequence:
-                lacking.discard(entry.filter)
-                if listener.qos <= entry.qos and not (position.lacks_retained and listener.retained):
-                    complete.add(entry.filter)
-        events: list[Event | ControlEvent] = [missed[sequence] for sequence in sorted(missed)]
-        gap: ControlEvent | None = None
-        if lacking:
-            facts = {"reason": reason or "not_kept", "last_event_id": str(position)}
-            gap = ControlEvent("gap", {**facts, "filters": sorted(lacking)})
-            gap.sequence = events[0].sequence - 1 if events else 0
-            events.insert(0, gap)
-        if self._broker_is_away:
-            events.append(_down(self._broker_is_away))
-        listener.replay(events)
-        return complete, gap
+        added: set[str] = set()
+        if position.filters != listener.digest:
+            added = self._filter_sets.added(listener.filters, position.filters)
+        replay = take_replay(listener, position, self._filters, added)
+        if self._is_away:
+            replay.events.append(_down(self._broker_is_away))
+        listener.replay(replay.events, self._journal.let_go)
+        return replay
 
     def _next_sequence(self) -> int:
         self._sequence += 1
@@ -286,7 +326,7 @@ class Hub:
 
     def _relieve(self) -> None:
         """Close the listeners that hold most, where all together hold too much; look again later."""
-        for listener in over_limit(self._listeners, self._max_pending_bytes):
+        for listener in over_limit(self._listeners, self._max_pending_bytes, self._journal.let_go):
             listener.discard()
             listener.close(CloseReason.SERVER_LIMIT)
         self._journal.trim()
@@ -294,7 +334,7 @@ class Hub:
         self._relief = loop.call_later(RELIEF_SECONDS, self._relieve) if self._listeners else None
 
     def _tell(self, event: ControlEvent) -> None:
-        for listener in self._listeners:
+        for listener in list(self._listeners):  # one that is written may leave
             listener.offer(event)
 
 

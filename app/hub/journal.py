@@ -24,14 +24,16 @@ class Track:
         events: what is kept.
         begins_after: every event of this filter with a higher sequence number is in ``events``.
         lost_connection_at: messages may have been missed just before this sequence number.
+        lost_qos_0_at: the same for who wants no more than QoS 0, for which no broker queues anything.
     """
 
-    __slots__ = ("begins_after", "events", "lost_connection_at")
+    __slots__ = ("begins_after", "events", "lost_connection_at", "lost_qos_0_at")
 
     def __init__(self, begins_after: int) -> None:
         self.events: deque[Event] = deque()
         self.begins_after = begins_after
         self.lost_connection_at = 0
+        self.lost_qos_0_at = 0
 
     def after(self, sequence: int) -> list[Event]:
         """What is kept of the events after this one, in order."""
@@ -64,6 +66,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._max_age_seconds = max_age_seconds
         self._size = 0
+        self._let_go = 0
         self._kept: OrderedDict[int, tuple[Event, tuple[Track, ...]]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -73,6 +76,11 @@ class Journal:
     def size(self) -> int:
         """About how many bytes the events take."""
         return self._size
+
+    @property
+    def let_go(self) -> int:
+        """What was let go since the beginning, in bytes, as events count themselves."""
+        return self._let_go
 
     def add(self, event: Event, tracks: Sequence[Track]) -> None:
         """Keep an event, which is newer than any before."""
@@ -96,6 +104,7 @@ class Journal:
                 return
             kept.popitem(last=False)
             self._size -= _weight(event)
+            self._let_go += event.size
             for track in tracks:
                 track.events.popleft()
                 track.begins_after = event.sequence
@@ -109,9 +118,10 @@ class Journal:
             else:
                 del self._kept[event.sequence]
                 self._size -= _weight(event)
+                self._let_go += event.size
         track.events.clear()
 
 
 def _weight(event: Event) -> int:
-    """The memory of an event: the message, what a form made of it, and the journal's own share."""
-    return 2 * event.size + 400
+    """The memory of an event: the message, and the journal's own share."""
+    return event.size + 400

@@ -2,8 +2,9 @@
 
 Rules:
 
-1. ``offer`` is synchronous and never fails. A buffer that is full is written out first where the reader takes
-   it; where it does not, the policy decides, and ``resume`` closes the listener with ``TOO_SLOW``.
+1. ``offer`` is synchronous and never fails, whatever the writer does. A buffer that is full is written out
+   first where the reader takes it, also in the pause of an ``interval``; where it does not, the policy
+   decides, and ``resume`` closes the listener with ``TOO_SLOW``.
 2. What was offered before the close can still be taken; the reason comes last.
 3. Only the hub offers, only the writer takes. Anybody may close; the first reason stays.
 4. The writer is called by the flusher, and not while it is ``blocked``: it then goes on by itself.
@@ -12,14 +13,17 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from app.hub.buffers import Buffer, Policy, make_buffer, take_head
 from app.hub.event import ControlEvent, Event
 from tidegate.topics import matches, split_share
+
+logger = logging.getLogger("tidegate.streams")
 
 RETAINED_SECONDS: Final = 5.0
 """How long after the last of them more of the retained messages of a stream's beginning may come."""
@@ -73,28 +77,37 @@ class Listener:
         is_resumable: what it may miss is kept for a while after it left.
 
     Attributes:
+        is_internal: it belongs to the bridge itself, and counts as no stream.
         own_filters: the filters that are not shared, in an order that does not depend on the client's.
+        digest: that of the filters, for ids; set by the hub.
         is_due: there is something to take, or the listener was closed since it was taken from last.
         close_reason: why it was closed; None as long as it is open.
         retained_until: until when retained messages of the beginning may come, in seconds on the loop's
             clock; 0 where none are expected.
+        replay_bytes: what is left of the replay, as events count themselves.
+        replays_since: what the journal had let go when the replay was taken from it.
     """
+
+    is_internal: ClassVar[bool] = False
 
     __slots__ = (
         "_begun",
         "_buffer",
         "_interval_seconds",
-        "_is_pausing",
         "_left",
         "_max_messages",
+        "_pause",
         "_replay",
         "_writer",
         "close_reason",
+        "digest",
         "filters",
         "is_due",
         "is_resumable",
         "own_filters",
         "qos",
+        "replay_bytes",
+        "replays_since",
         "retained",
         "retained_until",
     )
@@ -113,6 +126,7 @@ class Listener:
         is_resumable: bool = True,
     ) -> None:
         self.filters = tuple(dict.fromkeys(filters))
+        self.digest = ""
         own = tuple(sorted(each for each in self.filters if split_share(each)[0] is None))
         self.own_filters = self.filters if own == self.filters else own
         self.qos = qos
@@ -123,9 +137,11 @@ class Listener:
         self._begun: set[str] | None = None
         self._left = limit
         self._interval_seconds = interval_seconds
-        self._is_pausing = False
+        self._pause: asyncio.TimerHandle | None = None
         self.is_due = False
         self._replay: list[Event | ControlEvent] = []
+        self.replay_bytes = 0
+        self.replays_since = 0
         self._writer: Writer | None = None
         self._max_messages = max_messages
         # Until there is a writer no reader can be slow, and the bytes alone bound what waits.
@@ -165,67 +181,101 @@ class Listener:
                 return False
         return True
 
-    def replay(self, events: list[Event | ControlEvent]) -> None:
+    def replay(self, events: list[Event | ControlEvent], since: int = 0) -> None:
         """Have these taken before anything that is offered; once, before there is a writer.
 
         The journal bounds them, and not the buffer, so that a client can always catch up.
+
+        Args:
+            events: what was missed.
+            since: what the journal has let go up to now.
         """
         if self._interval_seconds is not None:
             newest = {each.message.topic: each.sequence for each in events if isinstance(each, Event)}
             kept = set(newest.values())
             events = [each for each in events if isinstance(each, ControlEvent) or each.sequence in kept]
         self._replay = events
+        self.replay_bytes = sum(event.size for event in events)
+        self.replays_since = since
         self.is_due = bool(events)
 
     def offer(self, event: Event | ControlEvent) -> None:
         """Put an event into the buffer; where it does not fit, do what the policy says."""
         if self.close_reason is not None:
             return
-        if not self._buffer.add(event):
-            self.write()  # the reader may be quick, and only the turn of the loop a long one
-            if not self._buffer.add(event):
-                self.close(CloseReason.TOO_SLOW)
-                return
-        if not (self.is_due or self._is_pausing):
+        if not (self._buffer.add(event) or self._write_out(event)):
+            return
+        if not self.is_due and self._pause is None:
             self._fall_due()
 
     def close(self, reason: CloseReason) -> None:
         """Take no more; the first reason stays."""
         if self.close_reason is None:
             self.close_reason = reason
+            self._stop_pausing()
             self._fall_due()
-
-    def write(self) -> None:
-        """Have what is pending written; called by whoever was told to wake it."""
-        if self._writer is not None:
-            self._writer.write()
 
     def take(self, max_bytes: int) -> list[Event | ControlEvent]:
         """The oldest events that wait, up to about ``max_bytes``; empty where nothing does."""
         if self._left == 0:
             self.is_due = False
             return []
-        events = take_head(self._replay, max_bytes) if self._replay else self._buffer.take(max_bytes)
+        if self._replay:
+            events = take_head(self._replay, max_bytes)
+            self.replay_bytes -= sum(event.size for event in events)
+        else:
+            events = self._buffer.take(max_bytes)
         if not self._buffer and not self._replay:
             self.is_due = False
         if self._left is not None:
             events = self._cut(events, self._left)
         if self.retained_until:
             self._see_retained(events)
-        if self._interval_seconds is not None and events and not self._is_pausing:
-            self._is_pausing = True
-            asyncio.get_running_loop().call_later(self._interval_seconds, self._end_pause)
+        if (
+            self._interval_seconds is not None
+            and events
+            and self._pause is None
+            and self.close_reason is None
+        ):
+            self._pause = asyncio.get_running_loop().call_later(self._interval_seconds, self._end_pause)
         return events
+
+    def _write_out(self, event: Event | ControlEvent) -> bool:
+        """Make room for an event, and whether it was taken: the reader may be quick, and only the turn of the
+        loop a long one, or the pause.
+        """
+        if self._pause is not None:
+            self._stop_pausing()
+            self.is_due = True
+        if self._writer is not None:
+            try:
+                self._writer.write()
+            except Exception:
+                logger.exception("writing to a stream failed")
+            if self.close_reason is not None:  # by what was written, such as the last of a limit
+                return False
+        if self._buffer.add(event) or self._buffer.squeeze_in(event):
+            return True
+        self.close(CloseReason.TOO_SLOW)
+        return False
 
     def _fall_due(self) -> None:
         self.is_due = True
         if self._writer is not None:
-            self._writer.schedule()
+            try:
+                self._writer.schedule()
+            except Exception:
+                logger.exception("a stream could not be scheduled")
 
     def _end_pause(self) -> None:
-        self._is_pausing = False
+        self._pause = None
         if self._buffer and not self.is_due:
             self._fall_due()
+
+    def _stop_pausing(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def expect_retained(self) -> None:
         """Retained messages are on their way, and a client that leaves now has not seen them all."""
@@ -260,6 +310,7 @@ class Listener:
     def discard(self) -> None:
         """Throw away what waits."""
         self._replay = []
+        self.replay_bytes = 0
         self._buffer.take(self._buffer.size)
 
     def _see_retained(self, events: list[Event | ControlEvent]) -> None:

@@ -16,7 +16,6 @@ from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
 from tidegate.errors import MQTTTimeoutError
-from tidegate.message import Message
 
 QUIET_ROUND_TRIPS: Final = 2
 
@@ -26,7 +25,7 @@ class _Collector(Listener):
 
     def __init__(self, topic_filter: str, *, qos: int, limit: int) -> None:
         super().__init__([topic_filter], qos=qos, retained=True, is_resumable=False)
-        self.found: dict[str, Message] = {}
+        self.found: dict[str, Event] = {}
         self._limit = limit
 
     def begins(self, topic: str) -> bool:
@@ -36,7 +35,7 @@ class _Collector(Listener):
     def offer(self, event: Event | ControlEvent) -> None:
         """Keep a retained message; the newest of a topic counts."""
         if isinstance(event, Event) and event.message.retain:
-            self.found[event.message.topic] = event.message
+            self.found[event.message.topic] = event
             if len(self.found) > self._limit:
                 self.close(CloseReason.TOO_SLOW)
 
@@ -52,7 +51,7 @@ async def read_retained(
     round_trip: Callable[[], Awaitable[None]],
     timeout_seconds: float,
     limit: int,
-) -> list[Message]:
+) -> list[Event]:
     """The retained messages that match a filter, ordered by topic.
 
     Args:

@@ -33,7 +33,8 @@ class SubscribedFilter:
         is_live: the broker granted it.
         was_asked: a SUBSCRIBE went out, whatever came of it.
         is_dropped: it is given up, and a new entry has to take its place.
-        qos: the QoS granted.
+        asked_qos: the QoS asked for.
+        qos: the QoS granted, which may be lower.
         identifier: the subscription identifier in force.
         identifiers: all in use, each with the time of its SUBSCRIBE on the loop's clock, in seconds.
     """
@@ -49,6 +50,7 @@ class SubscribedFilter:
         self.is_live = False
         self.was_asked = False
         self.is_dropped = False
+        self.asked_qos = 0
         self.qos = 0
         self.identifier = 0
         self.identifiers: deque[tuple[float, int]] = deque()

@@ -37,6 +37,16 @@ class Gate:
         """What the broker said in CONNACK; None without a connection."""
         return self._link.limits
 
+    @property
+    def waiting(self) -> int:
+        """Messages of all callers that wait for a connection or a free slot."""
+        return self._link.session.waiting
+
+    @property
+    def seconds_since_round_trip(self) -> float | None:
+        """How long ago the broker answered; None without a connection."""
+        return self._link.session.last_round_trip_seconds_ago
+
     def publish(self, message: Message) -> Coroutine[Any, Any, int]:
         """Publish, and return the broker's reason code, below 0x80.
 
@@ -48,8 +58,13 @@ class Gate:
             check(message)
         return self._link.publish(message)
 
-    def submit(self, message: Message) -> asyncio.Future[int]:
+    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
         """Publish without waiting: the future has the reason code, also a refusing one, or the error.
+
+        Args:
+            message: the message.
+            timeout_seconds: bound on the wait for its turn and for the acknowledgement together; that of the
+                settings where it is left out.
 
         Raises:
             ProblemError: a check refuses the message.
@@ -57,4 +72,4 @@ class Gate:
         """
         for check in self._checks:
             check(message)
-        return self._link.submit(message)
+        return self._link.submit(message, timeout_seconds=timeout_seconds)

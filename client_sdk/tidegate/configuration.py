@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,15 +11,15 @@ from typing import Any, Final, TypedDict, Unpack
 from tidegate.connection import Connect, ConnectOptions
 from tidegate.errors import ConfigurationError
 from tidegate.formatters import Formatter, JSONFormatter
-from tidegate.tls import make_context
+from tidegate.tls import TLS, make_context
 from tidegate.transports.transport import Transport
 from tidegate.url import DEFAULT_URL, parse_url
 
-TLS = ssl.SSLContext | Mapping[str, Any] | bool | None
 Token = str | Callable[[], str] | None
 
 URL_VARIABLE: Final = "TIDEGATE_URL"
 TOKEN_VARIABLE: Final = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
+TLS_VARIABLE: Final = "TIDEGATE_TLS"
 
 _DEFAULT_FORMATTER: Final = JSONFormatter()
 
@@ -51,7 +50,7 @@ class Options:
         username: the broker's user name.
         password: the broker's password.
         client_id: the client identifier (MQTT 5 §3.1.3.1).
-        tls: a context, a mapping of files, or True for the system's authorities.
+        tls: a context, a bundle or its path, a mapping of files, or True for the system's authorities.
         token: a bridge's bearer token, or what gives one for each request.
         formatter: what writes and reads payloads.
         connect: what opens broker connections; an in-memory broker's in tests.
@@ -190,9 +189,11 @@ def generation() -> int:
 
 
 def resolve(options: Options) -> Options:
-    """Fill options up from ``configure`` and then from ``TIDEGATE_URL`` and ``TIDEGATE_TOKEN``."""
+    """Fill options up from ``configure``, then ``TIDEGATE_URL``, ``TIDEGATE_TOKEN`` and ``TIDEGATE_TLS``."""
     environment = Options(
-        url=os.environ.get(URL_VARIABLE) or None, token=os.environ.get(TOKEN_VARIABLE) or None
+        url=os.environ.get(URL_VARIABLE) or None,
+        token=os.environ.get(TOKEN_VARIABLE) or None,
+        tls=os.environ.get(TLS_VARIABLE) or None,
     )
     found = options.over(_configured.over(environment))
     return found if found.formatter is not None else replace(found, formatter=_DEFAULT_FORMATTER)

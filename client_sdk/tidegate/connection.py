@@ -11,7 +11,10 @@ Rules for an implementation:
 4. ``on_message`` is called synchronously in the order of arrival, before the message is acknowledged.
 5. When the connection ends without ``close``, ``on_lost`` is called once; tokens not yet told are the
    session's to settle, and nothing is called after it.
-6. All calls are made on the event loop that ``connect`` ran on, and all events are called on it.
+6. Where CONNACK says that the broker kept the session, ``on_resumed`` is called once, before ``connect``
+   returns, with the tokens of the QoS 1 and 2 messages that earlier connections left unanswered in
+   ``SessionMemory``, in the order of sending. What it answers decides over each exchange (``Carry``).
+7. All calls are made on the event loop that ``connect`` ran on, and all events are called on it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final, Literal, Protocol
 
 from tidegate.errors import MQTTConnectionError
@@ -26,6 +30,9 @@ from tidegate.message import Message
 
 ProtocolVersion = Literal[4, 5]
 """4 is MQTT 3.1.1, 5 is MQTT 5: the numbers that CONNECT carries (MQTT 5 §3.1.2.2)."""
+
+ProfileChoice = Literal["auto", "generic", "aws-iot"]
+"""A kind of broker, or ``auto`` to find it out (``tidegate.profiles``)."""
 
 DEFAULT_KEEPALIVE_SECONDS: Final = 15
 
@@ -43,11 +50,27 @@ class SessionMemory:
 
     Attributes:
         received: QoS 2 messages received and not released, as the implementation keeps them (§4.3.3).
+        sent: QoS 1 and 2 messages sent and not answered for good, with their tokens, as it keeps them (§4.4).
         last_packet_id: the packet identifier used last (§2.2.1).
     """
 
     received: Any = None
+    sent: Any = None
     last_packet_id: int = 0
+
+
+class Carry(Enum):
+    """What becomes of an exchange that an earlier connection of the session left unfinished (MQTT 5 §4.4).
+
+    Whatever it is, the message is not sent as a new one: the broker may remember its packet identifier.
+    """
+
+    CONTINUE = "continue"
+    """It goes on now: PUBLISH again, marked as a duplicate, or PUBREL where PUBREC was seen."""
+    HOLD = "hold"
+    """It waits; ``publish`` with the same token goes on with it."""
+    DROP = "drop"
+    """Nobody waits for it: it is not published again. A PUBREL is, since that ends the broker's part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +93,7 @@ class ConnectOptions:
         connect_timeout_seconds: bound on name look-up, TCP, TLS and CONNACK together.
         will: published by the broker if this client vanishes.
         memory: what earlier connections of the session left; None where it ends with its connection.
+        profile: the kind of broker, where its host name and CONNACK do not tell (``tidegate.profiles``).
     """
 
     host: str = "localhost"
@@ -87,11 +111,14 @@ class ConnectOptions:
     connect_timeout_seconds: float = 10.0
     will: Will | None = None
     memory: SessionMemory | None = field(default=None, repr=False, compare=False)
+    profile: ProfileChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerLimits:
     """What CONNACK said (MQTT 5 §3.2.2.3), with the standard's defaults where it was silent.
+
+    The last five are no part of CONNACK: they come from the broker's profile (``tidegate.profiles``).
 
     Attributes:
         protocol_version: the version in use.
@@ -106,6 +133,11 @@ class BrokerLimits:
         shared_available: whether ``$share`` may be subscribed to.
         topic_alias_maximum: highest topic alias that the broker takes; 0 for none.
         keepalive_seconds: the Keep Alive in force.
+        profile: the kind of broker.
+        maximum_payload_bytes: bytes of payload in a PUBLISH, or None for no limit.
+        maximum_topic_bytes: bytes of UTF-8 in a topic name or filter, or None for what MQTT allows.
+        maximum_topic_slashes: slashes in a topic name or filter, or None for what MQTT allows.
+        maximum_filters: topic filters in one SUBSCRIBE.
     """
 
     protocol_version: ProtocolVersion = 5
@@ -120,6 +152,11 @@ class BrokerLimits:
     shared_available: bool = True
     topic_alias_maximum: int = 0
     keepalive_seconds: int = DEFAULT_KEEPALIVE_SECONDS
+    profile: str = "generic"
+    maximum_payload_bytes: int | None = None
+    maximum_topic_bytes: int | None = None
+    maximum_topic_slashes: int | None = None
+    maximum_filters: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +193,9 @@ class ConnectionEvents(Protocol):
     def on_published(self, token: Any, reason_code: int) -> None:
         """The publish with this token ended with this reason code (0x80 and above: refused)."""
 
+    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Any]) -> Sequence[Carry]:
+        """The broker kept the session: what becomes of the exchange of each of these tokens, in order."""
+
     def on_lost(self, error: MQTTConnectionError) -> None:
         """The connection ended, and not by ``close``."""
 
@@ -168,7 +208,15 @@ class Connection(Protocol):
         """What the broker said in CONNACK."""
 
     def publish(self, message: Message, token: Any) -> None:
-        """Send PUBLISH (§3.3). Raises NotConnectedError if the connection is gone already."""
+        """Send PUBLISH (§3.3), or go on with the exchange that is held for this token.
+
+        Args:
+            message: what to send.
+            token: what ``on_published`` is told; hashable, and of one message alone.
+
+        Raises:
+            NotConnectedError: the connection is gone already.
+        """
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[int]:
         """Send SUBSCRIBE and return a reason code for each filter, in order (§3.9.3).

@@ -23,9 +23,12 @@ same call may succeed later with ``retryable``. ``topic``, ``qos`` and ``reason_
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tidegate.reason_codes import describe
+
+if TYPE_CHECKING:
+    import asyncio
 
 Fault = Literal["caller", "broker", "network"]
 
@@ -36,7 +39,7 @@ class MQTTError(Exception):
     Attributes:
         topic: the topic name or filter concerned, where there is one.
         qos: the quality of service asked for, where it matters.
-        reason_code: the MQTT 5 reason code (0 to 255), where the broker gave one.
+        reason_code: the MQTT 5 reason code (0 to 255), where the broker gave one, or would give it.
     """
 
     fault: ClassVar[Fault] = "network"
@@ -98,7 +101,7 @@ class TLSError(MQTTConnectionError):
     """The TLS handshake failed, or a certificate or key cannot be used.
 
     Attributes:
-        file: the path of the file that is at fault, where one is.
+        file: the path of the file that is at fault, where one is; inside a ZIP ``kit.zip!device.pem``.
     """
 
     retryable = False
@@ -115,7 +118,24 @@ class MQTTTimeoutError(MQTTError):
 
 
 class OutcomeUnknownError(MQTTTimeoutError):
-    """A message was sent and its acknowledgement did not come: it may have arrived, or not."""
+    """A message was sent and its acknowledgement did not come: it may have arrived, or not.
+
+    Attributes:
+        outcome: where the broker may still answer, a future that is done when it does, with the reason code,
+            also a refusing one; or that fails with MQTTConnectionError when it never will. Else None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        topic: str | None = None,
+        qos: int | None = None,
+        reason_code: int | None = None,
+        outcome: asyncio.Future[int] | None = None,
+    ) -> None:
+        super().__init__(message, topic=topic, qos=qos, reason_code=reason_code)
+        self.outcome = outcome
 
 
 class QueueFullError(MQTTError):
@@ -148,7 +168,9 @@ class UnsupportedQoSWarning(UserWarning):
     """The broker has no such quality of service, and a lower one is used instead."""
 
 
-def refusal(action: str, reason_code: int, *, topic: str, qos: int | None = None) -> RefusedError:
+def refusal(
+    action: str, reason_code: int, *, topic: str, qos: int | None = None, how: str = ""
+) -> RefusedError:
     """Make the error for a refusing reason code.
 
     Args:
@@ -156,7 +178,9 @@ def refusal(action: str, reason_code: int, *, topic: str, qos: int | None = None
         reason_code: 0x80 to 0xFF (MQTT 5 §2.4).
         topic: the topic name or filter that was refused.
         qos: the quality of service asked for.
+        how: in which way, where it was not by an acknowledgement.
     """
     kind = NotAuthorizedError if reason_code == 0x87 else RefusedError
-    text = f"the broker refused the {action} of {topic!r}: {describe(reason_code)} (0x{reason_code:02X})"
+    reason = f"{describe(reason_code)} (0x{reason_code:02X})"
+    text = f"the broker refused the {action} of {topic!r}{how and ' '}{how}: {reason}"
     return kind(text, reason_code=reason_code, topic=topic, qos=qos)

@@ -172,7 +172,9 @@ class MemoryBroker:
         with self.lock:
             if not self._is_running:
                 raise MQTTConnectionError("the broker in memory is stopped")
-            return self._accept(options, events)
+            connection = self._accept(options, events)
+        connection.resume()
+        return connection
 
     async def _answering(self) -> None:
         await asyncio.sleep(0)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from tidegate.connection import (
     BrokerLimits,
+    Carry,
     ConnectionEvents,
     ConnectOptions,
     ProtocolVersion,
@@ -114,6 +115,21 @@ def aged(message: Message) -> Message | None:
     return replace(message, properties=replace(message.properties, message_expiry=rest))
 
 
+@dataclass(slots=True, eq=False)
+class MemoryExchange:
+    """A QoS 1 or 2 message that the client has sent and not been answered (MQTT 5 §4.3).
+
+    Attributes:
+        message: the message.
+        token: whose it is.
+        reason_code: what the broker answers; None while it has not taken the message.
+    """
+
+    message: Message
+    token: Any
+    reason_code: int | None = None
+
+
 class MemoryConnection:
     """One connection to a ``MemoryBroker``; implements ``tidegate.connection.Connection``."""
 
@@ -134,6 +150,8 @@ class MemoryConnection:
         self._requests: deque[Callable[[], None]] = deque()
         self._copies: deque[Message] = deque()
         self._replies: set[asyncio.Future[list[int]]] = set()
+        self._sent: dict[Any, MemoryExchange] = {}
+        self._held: dict[Any, MemoryExchange] = {}
         self._is_open = True  # as the client sees it
         self._is_lost = False  # as the broker sees it
 
@@ -144,7 +162,23 @@ class MemoryConnection:
             message = replace(message, properties=NO_PROPERTIES)
         if message.qos == 0:
             self._loop.call_soon(self._tell_published, token, 0)
-        self._ask(partial(self._take_publish, message, token))
+            self._ask(partial(self._take_unacknowledged, message))
+        else:
+            held = self._held.pop(token, None)
+            self._go_on(MemoryExchange(message, token) if held is None else held)
+
+    def resume(self) -> None:
+        """Go on with the exchanges that earlier connections of a kept session left (MQTT 5 §4.4)."""
+        memory = self.options.memory
+        left: list[MemoryExchange] = [] if memory is None or memory.sent is None else memory.sent
+        if not left or not self.limits.session_present:
+            return
+        carries = self._events.on_resumed(self.limits, [exchange.token for exchange in left])
+        for exchange, carry in zip(left, carries, strict=True):
+            if carry is Carry.CONTINUE:
+                self._go_on(exchange)
+            elif carry is Carry.HOLD:
+                self._held[exchange.token] = exchange
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[int]:
         """Send SUBSCRIBE; see ``Connection.subscribe``."""
@@ -163,6 +197,7 @@ class MemoryConnection:
         if not self._is_open:
             return
         self._is_open = False
+        self._leave()
         self._fail_replies(NotConnectedError("the connection was closed"))
         self._ask(partial(self._server.take_disconnect, self, ends_session=ends_session))
         all_asked = self._loop.create_future()
@@ -206,10 +241,26 @@ class MemoryConnection:
             if self._requests and not self._server.is_frozen:
                 self._requests.popleft()()
 
-    def _take_publish(self, message: Message, token: Any) -> None:
-        reason_code = self._server.take_publish(self, message)
-        if message.qos:
-            self._post(self._tell_published, token, reason_code)
+    def _take_unacknowledged(self, message: Message) -> None:
+        self._server.take_publish(self, message)
+
+    def _go_on(self, exchange: MemoryExchange) -> None:
+        self._sent[exchange.token] = exchange
+        self._ask(partial(self._take_exchange, exchange))
+
+    def _take_exchange(self, exchange: MemoryExchange) -> None:
+        """Take its message, unless an earlier connection brought it already, and answer."""
+        if exchange.reason_code is None:
+            reason_code = self._server.take_publish(self, exchange.message)
+            if self._is_lost:  # because of this message
+                return
+            exchange.reason_code = reason_code
+        self._post(self._tell_published, exchange.token, exchange.reason_code)
+
+    def _leave(self) -> None:
+        """Leave what was not answered to the next connection of the session."""
+        if self.options.memory is not None:
+            self.options.memory.sent = [*self._held.values(), *self._sent.values()]
 
     async def _reply(self, request: Callable[[], list[int]]) -> list[int]:
         self._check_open()
@@ -235,12 +286,14 @@ class MemoryConnection:
 
     def _tell_published(self, token: Any, reason_code: int) -> None:
         if self._is_open:
+            self._sent.pop(token, None)
             self._events.on_published(token, reason_code)
 
     def _tell_lost(self, error: MQTTConnectionError) -> None:
         self._fail_replies(error)
         if self._is_open:
             self._is_open = False
+            self._leave()
             self._events.on_lost(error)
 
     def _fail_replies(self, error: MQTTConnectionError) -> None:

@@ -2,64 +2,80 @@
 
 Rules:
 
-1. Order is kept: a message goes straight out only when nobody waits before it.
+1. Order is kept: a message goes straight out only when nobody waits before it. Suspects (rule 6) lose their
+   place.
 2. At most ``window`` QoS 1 and 2 messages are in flight (MQTT 5 §4.9); a slot is free again when the broker's
    answer is in, not when the caller stopped waiting for it.
 3. What was never sent fails as NotConnectedError or QueueFullError; what was sent and not answered fails as
    OutcomeUnknownError. The two are never mixed.
-4. When a connection ends, QoS 0 messages that were not handed to the socket and QoS 1 messages that were not
-   acknowledged go to the front of the waiting room and are sent again. A QoS 2 message cannot be sent again
-   without its session, and fails at once.
+4. When a connection ends, a message that nobody waits for any more is not sent again. Of the others, those of
+   QoS 0 that were not handed to the socket go to the front of the waiting room.
+5. QoS 1 and 2 messages in flight are carried to the next connection where the session is kept, and their
+   exchanges go on there if the broker kept it too (MQTT 5 §4.4): nothing is doubled. Else QoS 1 goes to the
+   front of the waiting room, and QoS 2 fails: without its session it cannot be sent again.
+6. A broker may answer a message by closing the connection, which is everybody's. A message that was in flight
+   at two such ends is a suspect: it is sent again with no other suspect in flight, the rest of the traffic
+   going on. If the connection ends a third time it fails, with the broker's reason code or as an unknown
+   outcome, and is not sent again. Ends that we brought about, or that the broker gave another reason for, do
+   not count.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from tidegate.connection import BrokerLimits, Connection
+from tidegate.connection import BrokerLimits, Carry, Connection
 from tidegate.errors import (
     MQTTConnectionError,
     MQTTError,
     NotConnectedError,
-    OutcomeUnknownError,
     QueueFullError,
     UnsupportedError,
     refusal,
 )
-from tidegate.message import NO_PROPERTIES, Message
+from tidegate.flight import CONVICTED_AFTER, SUSPECT_AFTER, Flight, may_blame
+from tidegate.limits import check_publish, may_refuse_publish
+from tidegate.message import Message
 
 SWEEP_SECONDS: Final = 0.25
-_FIXED_OVERHEAD_BYTES: Final = 16
-"""Fixed header, topic length, packet identifier and property length of a PUBLISH, at their longest (§3.3)."""
-
-
-class Flight:
-    """One message and the caller that waits for what becomes of it."""
-
-    __slots__ = ("deadline", "future", "message", "was_sent")
-
-    def __init__(self, message: Message, future: asyncio.Future[int], deadline: float) -> None:
-        self.message = message
-        self.future = future
-        self.deadline = deadline
-        self.was_sent = False
 
 
 class Outbox:
-    """Hands messages to the connection of the moment and settles each with the broker's reason code."""
+    """Hands messages to the connection of the moment and settles each with the broker's reason code.
 
-    def __init__(self, *, max_in_flight: int, max_waiting: int, publish_timeout_seconds: float) -> None:
+    Args:
+        max_in_flight: QoS 1 and 2 messages sent and not answered; the broker's Receive Maximum bounds it too.
+        max_waiting: messages that may wait for a connection or a slot.
+        publish_timeout_seconds: bound on the wait for a turn and for the acknowledgement together.
+        keeps_session: whether exchanges outlive their connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_in_flight: int,
+        max_waiting: int,
+        publish_timeout_seconds: float,
+        keeps_session: bool = False,
+    ) -> None:
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
         self._timeout_seconds = publish_timeout_seconds
+        self._keeps_session = keeps_session
         self._waiting: deque[Flight] = deque()
         self._flights: dict[Flight, None] = {}
+        self._carried: dict[Flight, None] = {}
+        self._suspects: deque[Flight] = deque()  # while ``_is_suspect_out`` the first is in flight
+        self._is_suspect_out = False
+        self._late: dict[Flight, asyncio.Future[int]] = {}
         self._in_flight = 0
         self._window = max_in_flight
         self._connection: Connection | None = None
         self._limits = BrokerLimits()
+        self._must_check = False
         self._error: MQTTError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -68,13 +84,13 @@ class Outbox:
 
     @property
     def in_flight(self) -> int:
-        """QoS 1 and 2 messages sent and not answered yet."""
-        return self._in_flight
+        """QoS 1 and 2 messages sent and not answered yet, those carried to the next connection too."""
+        return self._in_flight + len(self._carried)
 
     @property
     def waiting(self) -> int:
         """Messages that wait for a connection or for a free slot."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._suspects) - self._is_suspect_out
 
     async def publish(self, message: Message, timeout_seconds: float | None = None) -> int:
         """Send a message, or let it wait for its turn, and return the broker's reason code.
@@ -84,7 +100,7 @@ class Outbox:
             UnsupportedError: the broker said in CONNACK that it cannot take this message.
             NotConnectedError: the time was up and nothing was sent.
             QueueFullError: the waiting room is full, or the time was up in it; nothing was sent.
-            OutcomeUnknownError: it was sent, and no answer came in time.
+            OutcomeUnknownError: it was sent, and no answer came in time; its ``outcome`` may tell later.
         """
         reason_code = await self.submit(message, timeout_seconds)
         if reason_code >= 0x80:
@@ -120,48 +136,105 @@ class Outbox:
                     qos=message.qos,
                 )
             self._waiting.append(flight)
-        else:
-            self._send(flight)
+        elif not self._send(flight) and not flight.future.done():
+            self._waiting.append(flight)
         return flight.future
 
     def on_published(self, flight: Flight, reason_code: int) -> None:
         """The connection tells what became of a message."""
-        del self._flights[flight]
+        try:
+            del self._flights[flight]
+        except KeyError:
+            return  # the session is being closed, and its caller was told so
         if flight.message.qos:
             self._in_flight -= 1
             if self._loop is not None:
                 self.last_acknowledged_at = self._loop.time()
         if not flight.future.done():
             flight.future.set_result(reason_code)
-        if self._waiting:
+        elif (outcome := self._late.pop(flight, None)) is not None and not outcome.done():
+            outcome.set_result(reason_code)
+        if self._suspects and self._suspects[0] is flight:
+            self._let_suspect_go()
+        if self._waiting or self._suspects:
             self._send_waiting()
         elif self._idle is not None and not self._flights:
             self._settle_idle()
 
-    def connection_made(self, connection: Connection) -> None:
-        """Begin to send over a new connection."""
+    def on_resumed(self, limits: BrokerLimits, flights: Sequence[Flight]) -> list[Carry]:
+        """The broker kept the session: which exchanges go on (rule 5), and which wait (rules 2 and 6)."""
+        window = min(self._max_in_flight, limits.receive_maximum)
+        answers: list[Carry] = []
+        held: list[Flight] = []
+        for flight in flights:
+            if flight not in self._carried or flight.future.done():
+                self._carried.pop(flight, None)
+                answers.append(Carry.DROP)
+                continue
+            del self._carried[flight]
+            if flight.losses >= SUSPECT_AFTER:
+                self._suspects.append(flight)
+            elif self._in_flight >= window:
+                held.append(flight)
+            else:
+                self._flights[flight] = None
+                self._in_flight += 1
+                answers.append(Carry.CONTINUE)
+                continue
+            answers.append(Carry.HOLD)
+        self._waiting.extendleft(reversed(held))
+        return answers
+
+    def connection_made(self, connection: Connection, limits: BrokerLimits) -> None:
+        """Begin to send over a new connection.
+
+        Args:
+            connection: where to send.
+            limits: what may be sent there.
+        """
         self._connection = connection
-        self._limits = connection.limits
-        self._window = min(self._max_in_flight, connection.limits.receive_maximum)
+        self._limits = limits
+        self._must_check = may_refuse_publish(limits)
+        self._window = min(self._max_in_flight, limits.receive_maximum)
         self._error = None
+        forgotten = list(self._carried)
+        self._carried.clear()
+        self._send_again(forgotten, "the broker did not keep the session in which it was sent")
         self._send_waiting()
 
-    def connection_lost(self, error: MQTTConnectionError) -> None:
-        """Take back what the broker did not answer (rule 4)."""
+    def connection_lost(self, error: MQTTError, *, hung_up: bool = False) -> None:
+        """Take back what the broker did not answer (rules 4 to 6).
+
+        Args:
+            error: why there is no connection.
+            hung_up: whether the other side ended it.
+        """
         self._connection = None
         self._error = error
-        flights = list(self._flights)
+        flights = [flight for flight in self._flights if not self._is_given_up(flight, error)]
         self._flights.clear()
         self._in_flight = 0
-        again = [flight for flight in flights if flight.message.qos < 2 and not flight.future.done()]
-        self._waiting.extendleft(reversed(again))
-        for flight in flights:
-            if flight.message.qos == 2 and not flight.future.done():
-                flight.future.set_exception(self._outcome_unknown(flight, str(error)))
+        if hung_up and may_blame(error):
+            for flight in flights:
+                flight.losses += 1
+        if self._is_suspect_out:
+            self._let_suspect_go()
+        guilty = [flight for flight in flights if flight.losses >= CONVICTED_AFTER]
+        for flight in guilty:
+            flight.fail(flight.convicted(error))
+        left = [flight for flight in flights if not flight.future.done()]
+        if self._keeps_session:
+            # what was held for its turn has an exchange too
+            left += [flight for flight in (*self._suspects, *self._waiting) if flight.was_sent]
+            self._suspects.clear()
+            self._waiting = deque(flight for flight in self._waiting if not flight.was_sent)
+            self._carried.update((flight, None) for flight in left if flight.message.qos)
+            left = [flight for flight in left if not flight.message.qos]
+        self._send_again(left, str(error))
 
     async def flushed(self, timeout_seconds: float) -> bool:
         """Wait until nothing waits and nothing is in flight; False if the time was up first."""
-        if not self._flights and not self._waiting:
+        if self._is_idle():
             return True
         self._idle = asyncio.get_running_loop().create_future()
         done, _ = await asyncio.wait([self._idle], timeout=timeout_seconds)
@@ -170,7 +243,12 @@ class Outbox:
 
     def close(self) -> None:
         """Fail whatever is left."""
+        self._keeps_session = False
         self.connection_lost(NotConnectedError("the session was closed"))
+        self._send_again(self._carried, "the session was closed")
+        self._carried.clear()
+        self._waiting.extendleft(self._suspects)
+        self._suspects.clear()
         while self._waiting:
             self._fail(self._waiting.popleft())
         if self._sweeper is not None:
@@ -179,27 +257,39 @@ class Outbox:
         if self._idle is not None:
             self._settle_idle()
 
-    def _send(self, flight: Flight) -> None:
+    # Sending.
+
+    def _send(self, flight: Flight) -> bool:
+        """Hand a message to the connection; False where it failed at once, or the connection is gone.
+
+        A connection that is gone says so in a moment: until then the message keeps its place.
+        """
         message = flight.message
         assert self._connection is not None
         try:
-            self._refuse_beyond_limits(message)
+            if self._must_check:
+                check_publish(message, self._limits)
             self._connection.publish(message, flight)
+        except NotConnectedError:
+            self._connection = None
+            return False
         except MQTTError as error:
-            settled = error if not flight.was_sent else self._outcome_unknown(flight, str(error))
-            flight.future.set_exception(settled)
-            return
+            flight.fail(error if not flight.was_sent else flight.outcome_unknown(str(error)))
+            return False
         except Exception as error:  # noqa: BLE001 - one message must not end everybody's connection
-            flight.future.set_exception(
+            flight.fail(
                 UnsupportedError(f"the message cannot be written as MQTT: {error}", topic=message.topic)
             )
-            return
+            return False
         flight.was_sent = True
         self._flights[flight] = None
         if message.qos:
             self._in_flight += 1
+        return True
 
     def _send_waiting(self) -> None:
+        if self._suspects:
+            self._send_suspect()
         waiting = self._waiting
         while waiting and self._connection is not None:
             flight = waiting[0]
@@ -209,77 +299,83 @@ class Outbox:
             if flight.message.qos and self._in_flight >= self._window:
                 return
             waiting.popleft()
-            self._send(flight)
-        if self._idle is not None and not self._flights and not waiting:
+            if not self._send(flight) and not flight.future.done():
+                waiting.appendleft(flight)
+        if self._idle is not None and self._is_idle():
             self._settle_idle()
 
-    def _refuse_beyond_limits(self, message: Message) -> None:
-        limits = self._limits
-        if message.qos > limits.maximum_qos:
-            raise UnsupportedError(
-                f"the broker takes at most QoS {limits.maximum_qos}", topic=message.topic, qos=message.qos
-            )
-        if message.retain and not limits.retain_available:
-            raise UnsupportedError("the broker takes no retained messages", topic=message.topic)
-        if limits.protocol_version < 5 and message.properties != NO_PROPERTIES:
-            raise UnsupportedError(
-                "the session speaks MQTT 3.1.1, which has no properties", topic=message.topic
-            )
-        if limits.maximum_packet_size is not None:
-            size = _FIXED_OVERHEAD_BYTES + len(message.topic.encode()) + len(message.payload)
-            if size > limits.maximum_packet_size:
-                raise UnsupportedError(
-                    f"the message makes a packet of about {size} bytes; the broker takes at most "
-                    f"{limits.maximum_packet_size}",
-                    topic=message.topic,
-                    reason_code=0x95,
-                )
+    def _send_suspect(self) -> None:
+        """Send the next suspect, if none is in flight."""
+        while self._suspects and not self._is_suspect_out and self._connection is not None:
+            flight = self._suspects[0]
+            if flight.message.qos and self._in_flight >= self._window:
+                return
+            if not flight.future.done() and self._send(flight):
+                self._is_suspect_out = True
+            elif flight.future.done():
+                self._suspects.popleft()
+
+    def _let_suspect_go(self) -> None:
+        """The suspect in flight is none any more: answered, given up, or back here."""
+        self._suspects.popleft()
+        self._is_suspect_out = False
+
+    def _send_again(self, flights: Iterable[Flight], reason: str) -> None:
+        """Let messages that were in flight wait for their turn again; those of QoS 2 fail."""
+        again: list[Flight] = []
+        for flight in flights:
+            if flight.message.qos == 2:
+                flight.fail(flight.outcome_unknown(reason))
+            elif flight.losses >= SUSPECT_AFTER:
+                self._suspects.append(flight)
+            else:
+                again.append(flight)
+        self._waiting.extendleft(reversed(again))
+
+    # Giving up.
 
     def _sweep(self) -> None:
         """Fail what has waited too long; runs only while there is something to watch."""
         assert self._loop is not None
         self._sweeper = None
         now = self._loop.time()
-        late = [flight for flight in self._waiting if flight.deadline <= now or flight.future.done()]
-        for flight in late:
-            self._waiting.remove(flight)
+        if self._is_suspect_out and self._suspects[0].deadline <= now:
+            self._let_suspect_go()
+        for queue in (self._waiting, self._suspects):
+            for flight in [each for each in queue if each.deadline <= now or each.future.done()]:
+                if flight not in self._flights:
+                    queue.remove(flight)
+                    self._fail(flight)
+        for flight in [each for each in self._carried if each.deadline <= now or each.future.done()]:
+            del self._carried[flight]
             self._fail(flight)
         for flight in self._flights:
             if flight.deadline <= now and not flight.future.done():
-                flight.future.set_exception(
-                    self._outcome_unknown(flight, "the broker did not acknowledge it in time")
-                )
-        if self._flights or self._waiting:
+                outcome = self._late[flight] = self._loop.create_future()
+                flight.fail(flight.outcome_unknown("the broker did not acknowledge it in time", outcome))
+        if self._suspects:
+            self._send_waiting()
+        if not self._is_idle():
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _fail(self, flight: Flight) -> None:
-        if flight.future.done():
-            return
-        message = flight.message
-        error: MQTTError
-        if flight.was_sent and message.qos:
-            error = self._outcome_unknown(flight, "the connection ended before it was acknowledged")
-        elif self._connection is None:
-            reason = f" ({self._error})" if self._error is not None else ""
-            error = NotConnectedError(
-                f"there is no connection to the broker{reason}; nothing was sent",
-                topic=message.topic,
-                qos=message.qos,
-            )
+        if flight.was_sent and flight.message.qos:
+            flight.fail(flight.outcome_unknown("the connection ended before it was acknowledged"))
         else:
-            error = QueueFullError(
-                "the broker acknowledges too slowly and the message's turn did not come; nothing was sent",
-                topic=message.topic,
-                qos=message.qos,
-            )
-        flight.future.set_exception(error)
+            flight.fail(flight.never_sent(self._error, is_connected=self._connection is not None))
 
-    def _outcome_unknown(self, flight: Flight, reason: str) -> OutcomeUnknownError:
-        return OutcomeUnknownError(
-            f"the message was sent, but {reason}: it may have arrived, or not",
-            topic=flight.message.topic,
-            qos=flight.message.qos,
-        )
+    def _is_given_up(self, flight: Flight, error: MQTTError) -> bool:
+        """Whether nobody waits for a message; whoever waits for its late outcome is told that none comes."""
+        if not flight.future.done():
+            return False
+        outcome = self._late.pop(flight, None)
+        if outcome is not None and not outcome.done():
+            outcome.set_exception(MQTTConnectionError(f"the broker never answered: {error}"))
+            outcome.exception()  # asyncio would log an error that nobody asked for
+        return True
+
+    def _is_idle(self) -> bool:
+        return not (self._flights or self._waiting or self._carried or self._suspects)
 
     def _settle_idle(self) -> None:
         if self._idle is not None and not self._idle.done():

@@ -17,24 +17,28 @@ import asyncio
 import contextlib
 import logging
 import random
-import secrets
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any, Final
 
 from tidegate.connection import (
     BrokerLimits,
+    Carry,
     Connect,
     Connection,
     ConnectOptions,
-    SessionMemory,
     Subscription,
 )
 from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
+from tidegate.flight import Flight
+from tidegate.held_filters import HeldFilters, subscribe, unsubscribe
+from tidegate.limits import check_filter
 from tidegate.message import Message
-from tidegate.outbox import Flight, Outbox
+from tidegate.outbox import Outbox
 from tidegate.reason_codes import describe
+from tidegate.session_opening import SessionOpening
+from tidegate.session_state import SessionState, StateChange
+
+__all__ = ["Session", "SessionState", "StateChange"]
 
 logger = logging.getLogger("tidegate")
 
@@ -43,34 +47,6 @@ STEADY_SECONDS: Final = 5.0
 
 CLOSE_SECONDS: Final = 5.0
 CLOSE_SILENT_SECONDS: Final = 1.0
-MAX_FILTERS_PER_SUBSCRIBE: Final = 100
-
-
-class SessionState(StrEnum):
-    """Where a session stands."""
-
-    IDLE = "idle"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    DISCONNECTED = "disconnected"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class StateChange:
-    """One change of state.
-
-    Attributes:
-        state: the new state.
-        error: why, where the state is DISCONNECTED.
-        session_present: on CONNECTED, whether the broker had kept the session (MQTT 5 §3.2.2.1.1).
-        refused: on CONNECTED, filters held before that the broker refuses now, with the reason code.
-    """
-
-    state: SessionState
-    error: MQTTError | None = None
-    session_present: bool = False
-    refused: tuple[tuple[str, int], ...] = ()
 
 
 def _ignore(_: object) -> None:
@@ -90,6 +66,9 @@ class Session:
         publish_timeout_seconds: bound on the wait for a turn and for the acknowledgement together.
         reconnect_min_seconds: the first delay's upper bound; it doubles with each failure.
         reconnect_max_seconds: the upper bound that it does not pass.
+
+    Raises:
+        ConfigurationError: the client identifier, or the broker profile, cannot be used.
     """
 
     def __init__(
@@ -105,11 +84,10 @@ class Session:
         reconnect_min_seconds: float = 0.2,
         reconnect_max_seconds: float = 30.0,
     ) -> None:
-        client_id = options.client_id or f"tidegate-{secrets.token_hex(6)}"
-        self._options = replace(options, client_id=client_id)
+        self._opening = SessionOpening(options, connect)
+        self._options = self._opening.options
         self._deliver = on_message
         self._tell_state = on_state
-        self._connect = connect
         self._reconnect_min_seconds = reconnect_min_seconds
         self._reconnect_max_seconds = reconnect_max_seconds
         self._timeout_seconds = publish_timeout_seconds
@@ -117,14 +95,13 @@ class Session:
             max_in_flight=max_in_flight,
             max_waiting=max_waiting,
             publish_timeout_seconds=publish_timeout_seconds,
+            keeps_session=self._opening.keeps_session,
         )
-        self._subscriptions: dict[str, Subscription] = {}
-        self._left_behind: set[str] = set()
-        self._memory = SessionMemory() if options.session_expiry_seconds else None
-        self._is_new = True
+        self._filters = HeldFilters()
         self._state = SessionState.IDLE
         self._error: MQTTError | None = None
         self._connection: Connection | None = None
+        self._limits = BrokerLimits()
         self._lost: asyncio.Future[MQTTConnectionError] | None = None
         self._change = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -137,8 +114,13 @@ class Session:
 
     @property
     def limits(self) -> BrokerLimits | None:
-        """What the broker said in CONNACK; None without a connection."""
-        return None if self._connection is None else self._connection.limits
+        """What the broker said in CONNACK, within its profile's limits; None without a connection."""
+        return None if self._connection is None else self._limits
+
+    @property
+    def profile(self) -> str:
+        """The kind of broker, as far as it is known (``tidegate.profiles``)."""
+        return self._opening.profile if self._connection is None else self._limits.profile
 
     @property
     def last_error(self) -> MQTTError | None:
@@ -185,7 +167,8 @@ class Session:
             MQTTError: the time was up; the error is the last one that kept the connection from being made.
             NotConnectedError: the session was closed, or the time was up before anything was known.
         """
-        return (await self._live(timeout_seconds)).limits
+        await self._live(timeout_seconds)
+        return self._limits
 
     async def attempted(self, timeout_seconds: float | None = None) -> BrokerLimits:
         """Wait for the connection, or for the first failure to make it.
@@ -217,14 +200,20 @@ class Session:
             A reason code for each filter, in order: 0 to 2 the granted QoS, 0x80 and above refused.
 
         Raises:
+            UnsupportedError: a filter is beyond a limit of the broker's; nothing was sent.
             NotConnectedError: there was no connection in the time given.
             MQTTTimeoutError: the broker did not answer in the time given.
         """
-        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        codes = await self._insist(lambda connection: _subscribe(connection, subscriptions), timeout)
+
+        async def ask(connection: Connection) -> list[int]:
+            for each in subscriptions:
+                check_filter(each.filter, self._limits)
+            return await subscribe(connection, self._limits, subscriptions)
+
+        codes = await self._insist(ask, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         for subscription, code in zip(subscriptions, codes, strict=True):
             if code < 0x80:
-                self._subscriptions[subscription.filter] = _again(subscription)
+                self._filters.granted(subscription)
         return codes
 
     async def unsubscribe(self, filters: Sequence[str], *, timeout_seconds: float | None = None) -> list[int]:
@@ -232,17 +221,17 @@ class Session:
         if not filters:
             return []
         for each in filters:
-            self._subscriptions.pop(each, None)
+            self._filters.drop(each)
         connection = self._connection
         if connection is None:
-            self._left_behind.update(filters)
+            self._filters.leave_behind(filters)
             return [0] * len(filters)
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             async with asyncio.timeout(timeout):
-                codes = await connection.unsubscribe(filters)
+                codes = await unsubscribe(connection, self._limits, filters)
         except MQTTConnectionError:
-            self._left_behind.update(filters)
+            self._filters.leave_behind(filters)
             return [0] * len(filters)
         except TimeoutError:
             raise MQTTTimeoutError(f"the broker did not answer UNSUBSCRIBE within {timeout:g} s") from None
@@ -294,6 +283,10 @@ class Session:
         """A publish ended."""
         self._outbox.on_published(token, reason_code)
 
+    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Flight]) -> Sequence[Carry]:
+        """The broker kept the session, and these messages had no answer yet."""
+        return self._outbox.on_resumed(limits, tokens)
+
     def on_lost(self, error: MQTTConnectionError) -> None:
         """The connection ended."""
         if self._lost is not None and not self._lost.done():
@@ -307,8 +300,10 @@ class Session:
         while True:
             self._lost = loop.create_future()
             try:
-                connection = await self._open()
+                connection = await self._opening.open(self)
             except MQTTError as error:
+                # An attempt that got as far as CONNACK may have resumed what was in flight.
+                self._outbox.connection_lost(error, hung_up=True)
                 self._disconnected(error)
             else:
                 began_at = loop.time()
@@ -316,7 +311,8 @@ class Session:
                 if loop.time() - began_at >= STEADY_SECONDS:
                     failures = 0
                 self._connection = None
-                self._outbox.connection_lost(reason)
+                hung_up = self._lost.done()
+                self._outbox.connection_lost(self._lost.result() if hung_up else reason, hung_up=hung_up)
                 self._disconnected(reason)
             ceiling = min(self._reconnect_max_seconds, self._reconnect_min_seconds * 2.0 ** min(failures, 16))
             failures += 1
@@ -335,41 +331,18 @@ class Session:
             await self._close_quickly(connection)
             return MQTTConnectionError(f"the session failed: {error!r}")
 
-    async def _open(self) -> Connection:
-        if self._memory is None:
-            return await self._connect_once(self._options)
-        clean_start = self._options.clean_start and self._is_new
-        options = replace(self._options, clean_start=clean_start, memory=self._memory)
-        connection = await self._connect_once(options)
-        if clean_start and connection.limits.protocol_version < 5:
-            # On 3.1.1 a clean session ends with its connection: it has cleared what there was, no more.
-            await connection.close()
-            connection = await self._connect_once(replace(options, clean_start=False))
-        self._is_new = False
-        return connection
-
-    async def _connect_once(self, options: ConnectOptions) -> Connection:
-        if self._connect is not None:
-            return await self._connect(options, self)
-        from tidegate.connections import aiomqtt_connection  # noqa: PLC0415 - loaded where it is used
-
-        return await aiomqtt_connection.connect(options, self)
-
     async def _serve(self, connection: Connection) -> MQTTConnectionError:
         """Use a connection until it is lost, and say why it was."""
         assert self._lost is not None
         self._answered()
-        present = connection.limits.session_present
-        # A session that the broker kept has its subscriptions, and what came for them meanwhile.
-        held = [] if present and self._memory is not None else list(self._subscriptions.values())
-        refused: list[tuple[str, int]] = []
+        self._limits = limits = self._opening.limits_of(connection)
         try:
-            if held:
-                async with asyncio.timeout(self._timeout_seconds):
-                    codes = await _subscribe(connection, held)
-                refused = [
-                    (each.filter, code) for each, code in zip(held, codes, strict=True) if code >= 0x80
-                ]
+            refused = await self._filters.restore(
+                connection,
+                limits,
+                is_kept=limits.session_present and self._opening.keeps_session,
+                timeout_seconds=self._timeout_seconds,
+            )
         except (TimeoutError, MQTTConnectionError) as error:
             await self._close_quickly(connection)
             return MQTTConnectionError(
@@ -377,20 +350,16 @@ class Session:
             )
         for topic_filter, code in refused:
             logger.error("%s no longer grants %s: %s", self.address, topic_filter, describe(code))
-            self._subscriptions.pop(topic_filter, None)
-        left = {each.filter for each in held} - set(dict(refused))
-        if present:
-            left |= self._left_behind
-        left -= self._subscriptions.keys()
-        if left:  # unsubscribed meanwhile
-            await connection.unsubscribe(sorted(left))
-        self._left_behind.clear()
         self._connection = connection
         self._error = None
-        version = {5: "MQTT 5", 4: "MQTT 3.1.1"}[connection.limits.protocol_version]
-        logger.info("connected to %s with %s as %s", self.address, version, connection.limits.client_id)
-        self._set(StateChange(SessionState.CONNECTED, session_present=present, refused=tuple(refused)))
-        self._outbox.connection_made(connection)
+        version = {5: "MQTT 5", 4: "MQTT 3.1.1"}[limits.protocol_version]
+        logger.info("connected to %s with %s as %s", self.address, version, limits.client_id)
+        self._set(
+            StateChange(
+                SessionState.CONNECTED, session_present=limits.session_present, refused=tuple(refused)
+            )
+        )
+        self._outbox.connection_made(connection, limits)
         return await self._watch(connection, self._lost)
 
     async def _watch(
@@ -482,22 +451,3 @@ class Session:
                 continue
             self._answered()
             return answer
-
-
-def _again(subscription: Subscription) -> Subscription:
-    """The subscription as it is made when the broker has forgotten it."""
-    handling = subscription.retain_handling_again
-    return subscription if handling is None else replace(subscription, retain_handling=handling)
-
-
-async def _subscribe(connection: Connection, subscriptions: Sequence[Subscription]) -> list[int]:
-    """SUBSCRIBE in as few packets as identifiers and a sensible packet size allow (MQTT 5 §3.8.2.1.2)."""
-    packets: list[list[Subscription]] = []
-    for each in subscriptions:
-        packet = packets[-1] if packets else None
-        if packet and packet[0].identifier == each.identifier and len(packet) < MAX_FILTERS_PER_SUBSCRIBE:
-            packet.append(each)
-        else:
-            packets.append([each])
-    answers = await asyncio.gather(*(connection.subscribe(packet) for packet in packets))
-    return [code for codes in answers for code in codes]

@@ -178,16 +178,6 @@ def test_correlation_data_twice_is_refused(bridge: Bridge) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [("POST", "/v1/topics/a"), ("PUT", "/v1/topics/a"), ("DELETE", "/v1/topics/a"), ("POST", "/v1/publish")],
-)
-def test_an_idempotency_key_is_not_promised(bridge: Bridge, method: str, path: str) -> None:
-    """Whoever sends the key counts on safe retries, which this version does not give."""
-    answer = bridge.client.request(method, path, json=GOOD, headers={"Idempotency-Key": "1"})
-    refused(answer, 400, "unsupported-header", "Idempotency-Key")
-
-
-@pytest.mark.parametrize(
     ("method", "query"), [("PUT", ""), ("POST", "?retain=true"), ("POST", "?retain=true&qos=0")]
 )
 def test_a_lost_body_never_clears_a_value(bridge: Bridge, method: str, query: str) -> None:

@@ -42,9 +42,14 @@ def told(events: Out) -> list[tuple[str, dict[str, Any]]]:
     return [(each.name, each.facts) for each in events if isinstance(each, ControlEvent)]
 
 
+def put(buffer: Buffer, each: Event | ControlEvent) -> bool:
+    """Add an event for a reader that takes nothing; False where the policy is to give up."""
+    return buffer.add(each) or buffer.squeeze_in(each)
+
+
 def fill(buffer: Buffer, *topics: str) -> list[bool]:
     """Add one message for each of these topics, numbered from 1."""
-    return [buffer.add(event(number, topic)) for number, topic in enumerate(topics, 1)]
+    return [put(buffer, event(number, topic)) for number, topic in enumerate(topics, 1)]
 
 
 # Each policy by itself.
@@ -56,13 +61,13 @@ def test_resume_takes_until_it_is_full_in_messages() -> None:
     assert fill(buffer, "a", "a", "a") == [True, True, False]
     assert len(buffer) == 2
     assert numbers(buffer.take(MANY)) == [1, 2]
-    assert buffer.add(event(4))
+    assert put(buffer, event(4))
 
 
 def test_resume_takes_until_it_is_full_in_bytes() -> None:
     """Large messages fill it as many small ones do."""
     buffer = make_buffer(Policy.RESUME, max_messages=100, max_bytes=1000, conflates=False)
-    assert [buffer.add(event(number, size=299)) for number in (1, 2, 3)] == [True, True, False]
+    assert [put(buffer, event(number, size=299)) for number in (1, 2, 3)] == [True, True, False]
     assert buffer.size == 1000
     assert numbers(buffer.take(MANY)) == [1, 2]
     assert buffer.size == 0
@@ -70,11 +75,22 @@ def test_resume_takes_until_it_is_full_in_bytes() -> None:
 
 @pytest.mark.parametrize("policy", Policy)
 @pytest.mark.parametrize("conflates", [False, True])
+def test_a_full_buffer_takes_nothing_by_itself(policy: Policy, conflates: bool) -> None:
+    """Whatever the policy: first it is to be written out, since its reader may be a quick one."""
+    buffer = make_buffer(policy, max_messages=2, max_bytes=MANY, conflates=conflates)
+    assert [buffer.add(event(number, topic)) for number, topic in enumerate("abc", 1)] == [True, True, False]
+    found = buffer.take(MANY)
+    assert (numbers(found), told(found)) == ([1, 2], [])
+    assert buffer.add(event(3, "c"))
+
+
+@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("conflates", [False, True])
 def test_an_event_larger_than_the_bound_is_taken_alone(policy: Policy, conflates: bool) -> None:
     """A message that never fits would otherwise never come."""
     buffer = make_buffer(policy, max_messages=10, max_bytes=SMALL, conflates=conflates)
-    assert buffer.add(event(1, size=5000))
-    second = buffer.add(event(2, "b"))
+    assert put(buffer, event(1, size=5000))
+    second = put(buffer, event(2, "b"))
     assert second is (policy is not Policy.RESUME)
     found = buffer.take(MANY)
     if policy is Policy.RESUME:
@@ -90,7 +106,7 @@ def test_drop_lets_the_oldest_go_and_tells_how_many() -> None:
     found = buffer.take(MANY)
     assert told(found[:1]) == [("lag", {"dropped": 3})]
     assert numbers(found[1:]) == [4, 5]
-    assert buffer.add(event(6))
+    assert put(buffer, event(6))
     assert told(buffer.take(MANY)) == []
 
 
@@ -99,7 +115,7 @@ def test_drop_is_bounded_in_bytes() -> None:
     buffer = make_buffer(Policy.DROP, max_messages=100, max_bytes=1000, conflates=False)
     fill(buffer, *"aaaa")
     assert buffer.size == 4 * 201
-    buffer.add(event(5, size=500))
+    put(buffer, event(5, size=500))
     assert buffer.size == 201 + 701
     found = buffer.take(MANY)
     assert (told(found), numbers(found)) == ([("lag", {"dropped": 3})], [4, 5])
@@ -109,10 +125,10 @@ def test_drop_is_bounded_in_bytes() -> None:
 def test_control_events_outlive_their_place(policy: Policy) -> None:
     """What was said about the stream is said, whatever messages are let go; it does not count as one."""
     buffer = make_buffer(policy, max_messages=2, max_bytes=MANY, conflates=False)
-    buffer.add(event(1, "a"))
-    buffer.add(ControlEvent("broker", {"state": "down"}))
+    put(buffer, event(1, "a"))
+    put(buffer, ControlEvent("broker", {"state": "down"}))
     for number, topic in enumerate("bcde", 2):
-        buffer.add(event(number, topic))
+        put(buffer, event(number, topic))
     found = buffer.take(MANY)
     assert told(found) == [("lag", {"dropped": 3}), ("broker", {"state": "down"})]
     assert numbers(found) == [4, 5]
@@ -122,7 +138,7 @@ def test_control_events_that_outlive_their_place_are_bounded() -> None:
     """A reader that never reads costs no more memory however often the broker goes and comes."""
     buffer = make_buffer(Policy.DROP, max_messages=1, max_bytes=MANY, conflates=False)
     for number in range(3 * MAX_SPARED_CONTROLS):
-        buffer.add(ControlEvent("broker", {"number": number}))
+        put(buffer, ControlEvent("broker", {"number": number}))
     found = told(buffer.take(MANY))
     last = 3 * MAX_SPARED_CONTROLS - 1
     assert [facts["number"] for _, facts in found] == list(range(last - MAX_SPARED_CONTROLS, last + 1))
@@ -150,11 +166,11 @@ def test_latest_goes_on_to_conflate_until_it_was_empty() -> None:
     buffer = make_buffer(Policy.LATEST, max_messages=3, max_bytes=MANY, conflates=False)
     fill(buffer, *"abcc")
     assert numbers(buffer.take(1)) == [1]
-    buffer.add(event(5, "c"))
+    put(buffer, event(5, "c"))
     found = buffer.take(MANY)
     assert (numbers(found), told(found)) == ([2, 5], [("lag", {"conflated": 1})])
-    buffer.add(event(6, "a"))
-    buffer.add(event(7, "a"))
+    put(buffer, event(6, "a"))
+    put(buffer, event(7, "a"))
     assert numbers(buffer.take(MANY)) == [6, 7]
 
 
@@ -191,10 +207,10 @@ def test_the_first_number_is_that_of_the_oldest_message(policy: Policy, conflate
     """A client that saw nothing yet stands right before it."""
     buffer = make_buffer(policy, max_messages=10, max_bytes=MANY, conflates=conflates)
     assert buffer.first_sequence is None
-    buffer.add(ControlEvent("broker", {}))
+    put(buffer, ControlEvent("broker", {}))
     assert buffer.first_sequence is None
     for number in (7, 8):
-        buffer.add(event(number, str(number)))
+        put(buffer, event(number, str(number)))
     assert buffer.first_sequence == 7
 
 
@@ -245,7 +261,7 @@ class Run:
         buffer = self.buffer
         is_full = len(buffer) >= buffer.max_messages or buffer.size + each.size > buffer.max_bytes
         self.overflowed = self.overflowed or is_full
-        if not buffer.add(each):
+        if not put(buffer, each):
             assert len(buffer) > 0
             assert is_full
             self.refused += 1
@@ -342,7 +358,7 @@ def test_conflation_from_the_start_gives_a_topic_once_in_a_take(
         if kind == "message":
             each = event(index, f"topic/{first}", second)
             newest[each.message.topic] = index
-            if not buffer.add(each):
+            if not put(buffer, each):
                 assert gives_up
                 del newest[each.message.topic]  # the stream ends now, and goes on from the journal
                 break

@@ -224,4 +224,5 @@ def test_serve_answers_the_origins_that_it_was_given(mosquitto: Mosquitto) -> No
         ):
             answer = httpx.get(f"{url}/livez", headers={"Origin": origin}, trust_env=False)
             assert allowed == answer.headers.get("access-control-allow-origin")
+            assert "Last-Event-ID" in answer.headers["access-control-expose-headers"]
         assert 0 == bridge.interrupt(signal.SIGTERM)

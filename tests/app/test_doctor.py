@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 
 from app import doctor
 from app.doctor import Report, Step, examine_bridge, examine_broker
 from tests.support.bridge import running_bridge
 from tests.support.certificates import Certificates
+from tests.support.issued import issue
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK, ReservedPort
 from tidegate.connection import ConnectOptions
@@ -162,6 +165,25 @@ async def test_a_certificate_that_ends_soon(certificates: Certificates, tmp_path
     assert "expires in 3 days" in report.steps[3].advice
 
 
+async def test_a_certificate_that_cannot_be_described(certificates: Certificates, tmp_path: Path) -> None:
+    """OpenSSL takes a name that is no ASCII; the step tells so, and is well."""
+    odd = x509.UnrecognizedExtension(
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x09\x87\x04\x7f\x00\x00\x01\x82\x01\xff"
+    )
+    authority = issue("authority", is_authority=True)
+    server = issue("broker", authority, extension=odd)
+    tls = replace(
+        certificates, ca=tmp_path / "ca", server_certificate=tmp_path / "cert", server_key=tmp_path / "key"
+    )
+    tls.ca.write_bytes(authority.pem)
+    tls.server_certificate.write_bytes(server.pem)
+    tls.server_key.write_bytes(server.key())
+    with Mosquitto(tls=tls) as broker:
+        report = await examine_broker(to(broker, tls=tls.client_context()))
+    assert report.is_ok, report.steps
+    assert "with a certificate that does not follow RFC 5280" in report.steps[3].detail
+
+
 async def test_a_client_certificate_is_wanted(certificates: Certificates) -> None:
     """With TLS 1.3 the refusal comes after the handshake; the advice names the settings."""
     with Mosquitto(tls=certificates, require_certificate=True) as broker:
@@ -298,5 +320,5 @@ async def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
     wrong.write_text("not a certificate")
     step = failure(await examine_bridge(f"https://{LOOPBACK}:1", ca_file=wrong))
     assert "URL" == step.name
-    assert "wrong.pem cannot be used" in step.detail
+    assert "wrong.pem holds no certificate authority" in step.detail
     assert "--ca-file" in step.advice

@@ -17,6 +17,7 @@ from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK, ReservedPort, is_listening
 from tests.support.raw_stream import RawStream
+from tests.support.websocket import SocketClient
 
 STREAMS = 1000
 FILES = 4096
@@ -149,3 +150,31 @@ def test_a_reader_that_reads_nothing_does_not_keep_the_bridge() -> None:
             stuck.read_to_end()
             assert stuck.is_closed
         assert "Traceback" not in bridge.output
+
+
+@pytest.mark.parametrize("has_much_to_read", [False, True])
+def test_a_websocket_that_reads_nothing_does_not_keep_the_bridge(has_much_to_read: bool) -> None:
+    """Neither messages that it does not take nor a close that it does not answer: it is given up."""
+    with (
+        Mosquitto() as broker,
+        ReservedPort() as reserved,
+        Command(
+            "serve",
+            "--port",
+            str(reserved.number),
+            "--broker-url",
+            broker.url,
+            # far longer than the test waits for the end of the process
+            settings={"TIDEGATE_DRAIN_SECONDS": "600"},
+        ) as bridge,
+    ):
+        port = reserved.number
+        bridge.wait_for("serving at")
+        wait_until(lambda: is_ready(port))
+        with SocketClient(port, receive_buffer_bytes=4096) as stuck:
+            stuck.subscribe("drain/0", policy="drop")
+            for _ in range(32 if has_much_to_read else 0):
+                assert publish(port, 1, b"x" * 500_000).status_code == 200
+            assert bridge.interrupt(signal.SIGTERM) == 0, bridge.output
+        assert "Traceback" not in bridge.output
+        assert " ERROR " not in bridge.output

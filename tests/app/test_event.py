@@ -73,6 +73,12 @@ def test_the_whole_envelope() -> None:
     }
 
 
+def test_a_copy_that_was_sent_before_says_so() -> None:
+    """A broker sends again what was not acknowledged before the connection was lost (MQTT 5 §4.4)."""
+    assert read(Message("a", b"1", 1, duplicate=True))["dup"] is True
+    assert "dup" not in read(Message("a", b"1", 1))
+
+
 @given(
     topic=st.text(min_size=1),
     payload=st.binary() | st.text().map(str.encode) | st.text().map(json.dumps).map(str.encode),

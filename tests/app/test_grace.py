@@ -32,7 +32,7 @@ async def came_and_left(hub: Hub, *filters: str, **options: Any) -> str:
     """A client that joined and left again; what it brings back."""
     listener = await joined(hub, *filters, **{"retained": False, **options})
     hub.leave(listener)
-    return str(hub.position)
+    return str(hub.position_of(listener))
 
 
 async def test_a_filter_is_kept_up_after_its_last_listener_left(upstream: RecordedUpstream) -> None:

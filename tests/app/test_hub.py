@@ -7,20 +7,25 @@ import asyncio
 import pytest
 
 from app.api.stream.forms import EventStreamForm
+from app.hub import filters as filters_module
 from app.hub.event import Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
 from tests.support.hub import (
+    FailingReader,
+    LeavingReader,
     RecordedUpstream,
     StuckReader,
     control_events,
     copy,
+    id_of,
     joined,
     seen,
     settle,
+    story,
     taken,
 )
-from tidegate.errors import NotAuthorizedError
+from tidegate.errors import NotAuthorizedError, RefusedError
 
 
 async def test_a_filter_is_subscribed_once_and_dropped_with_its_last_listener() -> None:
@@ -259,10 +264,10 @@ async def test_events_have_rising_ids_and_are_encoded_once() -> None:
         for payload in payloads:
             hub.deliver(copy("a", payload, upstream.identifiers["a"][-1]))
         first, second = taken(one), taken(two)
-        text = form.encode(first, one.qos, hub.epoch, marked=False)
-        assert text is form.encode(second, two.qos, hub.epoch, marked=False)
+        text = form.encode(first, one.qos, hub.epoch, marked=False, filters=one.digest)
+        assert text is form.encode(second, two.qos, hub.epoch, marked=False, filters=two.digest)
         written += [each for each in first if isinstance(each, Event)]
-        assert text.startswith(b"id: %b-%d\n" % (hub.epoch.encode(), written[-len(payloads)].sequence))
+        assert text.startswith(f"id: {id_of(hub, one, written[-len(payloads)])}\n".encode())
     numbers = [each.sequence for each in written]
     assert numbers == list(range(numbers[0], numbers[0] + 4))
 
@@ -274,15 +279,249 @@ async def test_streams_are_told_when_the_broker_goes_and_comes_back() -> None:
     one = await joined(hub, "a")
     two = await joined(hub, "a")
     hub.broker_down("it was closed")
+    assert (
+        control_events(one)
+        == control_events(two)
+        == [("broker", {"state": "down", "reason": "it was closed"})]
+    )
+    hub.broker_returns(session_present=False)
+    assert taken(one) == []
+    hub.broker_up(session_present=False)
+    told = [("broker", {"state": "up", "session_present": False}), ("gap", {"reason": "broker_connection"})]
+    assert control_events(one) == control_events(two) == told
     hub.deliver(copy("a", "5", upstream.identifiers["a"][-1], retain=True))
     assert seen(one) == seen(two) == [("a", 5, True)]
-    hub.broker_up(session_present=False)
-    assert control_events(one) == [
-        ("broker", {"state": "up", "session_present": False}),
-        ("gap", {"reason": "broker_connection"}),
-    ]
     hub.broker_up(session_present=True)
     assert [name for name, _ in control_events(one)] == ["broker"]
+
+
+async def test_the_hole_is_told_before_what_comes_after_it() -> None:
+    """A broker sends at once for what is subscribed to again first, and may take its time over the rest."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False)
+    other = await joined(hub, "b")
+    hub.broker_down("it was closed")
+    hub.broker_returns(session_present=False)
+    upstream.send(hub, "a", "1")
+    upstream.send(hub, "b", "2", retain=True)
+    upstream.send(hub, "a", "3")
+    hub.broker_up(session_present=False)
+    upstream.send(hub, "a", "4")
+    start = [("broker", "it was closed"), ("broker", "up"), ("gap", "broker_connection")]
+    assert story(taken(listener)) == [*start, ("a", "1"), ("a", "3"), ("a", "4")]
+    assert story(taken(other)) == [*start, ("b", "2-r")]
+
+
+async def test_who_comes_back_after_the_hole_was_told_is_not_told_again() -> None:
+    """Its place is behind the hole, although not all is subscribed to again yet; who was away is told."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream, grace_seconds=1000)
+    listener = await joined(hub, "a", retained=False)
+    before = str(hub.position_of(listener))
+    hub.broker_down("it was closed")
+    hub.broker_returns(session_present=False)
+    upstream.send(hub, "a", "1")
+    *_, message = taken(listener)
+    again = await joined(hub, "a", retained=False, last_event_id=id_of(hub, listener, message))
+    late = await joined(hub, "a", retained=False, last_event_id=before)
+    hub.broker_up(session_present=False)
+    upstream.send(hub, "a", "2")
+    assert story(taken(again)) == [("a", "2")]
+    assert story(taken(late)) == [("gap", "broker_connection"), ("a", "1"), ("a", "2")]
+
+
+async def test_a_session_that_sends_at_once_was_kept() -> None:
+    """What a broker kept comes before anybody knows that it did; there is no hole for QoS 1."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False)
+    hub.broker_down("it was closed")
+    upstream.send(hub, "a", "1")
+    hub.broker_returns(session_present=True)
+    upstream.send(hub, "a", "2")
+    hub.broker_up(session_present=True)
+    assert story(taken(listener)) == [
+        ("broker", "it was closed"),
+        ("broker", "up"),
+        ("a", "1"),
+        ("a", "2"),
+    ]
+
+
+async def test_a_connection_lost_again_before_all_is_subscribed_to_is_told_again() -> None:
+    """Each hole is told in its place; attempts that bring nothing are not told of."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False)
+    hub.broker_down("it was closed")
+    hub.broker_down("it is still away")
+    hub.broker_returns(session_present=False)
+    upstream.send(hub, "a", "1")
+    hub.broker_down("it was lost again")
+    hub.broker_returns(session_present=False)
+    upstream.send(hub, "a", "2")
+    hub.broker_up(session_present=False)
+    back = [("broker", "up"), ("gap", "broker_connection")]
+    assert story(taken(listener)) == [
+        ("broker", "it was closed"),
+        *back,
+        ("a", "1"),
+        ("broker", "it was lost again"),
+        *back,
+        ("a", "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "expected"), [(0, 0, True), (1, 1, False), (2, 1, False), (1, 0, True)]
+)
+async def test_a_kept_session_is_a_gap_for_whoever_gets_qos_0(
+    asked: int, granted: int, expected: bool
+) -> None:
+    """By what a listener asked for and the broker granted, whoever else shares the filter."""
+    upstream = RecordedUpstream()
+    upstream.codes["a"] = granted
+    hub = Hub(upstream, grace_seconds=1000)
+    low = await joined(hub, "a", retained=False, qos=0)
+    listener = await joined(hub, "a", retained=False, qos=asked)
+    assert hub.subscriptions == [("a", granted, 2)]
+    before = str(hub.position_of(listener))
+    hub.broker_down("it was closed")
+    hub.broker_up(session_present=True)
+    assert ("gap" in dict(control_events(listener))) == expected
+    assert "gap" in dict(control_events(low))
+    for qos, is_told in ((0, True), (asked, expected)):
+        back = await joined(hub, "a", retained=False, qos=qos, last_event_id=before)
+        assert ("gap" in dict(control_events(back))) == is_told
+
+
+async def test_a_lower_qos_granted_is_not_asked_to_be_raised_by_each_that_joins() -> None:
+    """The broker has given what it gives."""
+    upstream = RecordedUpstream(has_identifiers=False)
+    upstream.codes["a"] = 1
+    hub = Hub(upstream)
+    for _ in range(3):
+        await joined(hub, "a", retained=False, qos=2)
+    assert upstream.calls == [("subscribe", "a", 2, False)]
+
+
+# A listener that leaves or fails while others are served.
+
+
+async def with_one_that_leaves(hub: Hub, *filters: str) -> tuple[Listener, list[Listener]]:
+    """A listener with a full buffer, whose next write is its last; and others before and behind it."""
+    others = [await joined(hub, *filters, retained=False) for _ in range(3)]
+    leaving = await joined(hub, *filters, retained=False, limit=3, max_messages=3)
+    others += [await joined(hub, *filters, retained=False) for _ in range(3)]
+    LeavingReader(hub, leaving)
+    return leaving, others
+
+
+@pytest.mark.parametrize("has_identifiers", [True, False])
+@pytest.mark.parametrize("filters", [("a",), ("a", "+")])
+async def test_one_that_leaves_while_a_message_is_delivered_costs_nobody_one(
+    has_identifiers: bool, filters: tuple[str, ...]
+) -> None:
+    """A full buffer is written out, its limit is reached, and it leaves; the others see every message."""
+    upstream = RecordedUpstream(has_identifiers=has_identifiers)
+    hub = Hub(upstream)
+    leaving, others = await with_one_that_leaves(hub, *filters)
+    for number in range(8):
+        upstream.send(hub, "a", str(number), *filters)
+    assert leaving.close_reason is CloseReason.LIMIT
+    assert hub.listeners == len(others)
+    for each in others:
+        assert seen(each) == [("a", number, False) for number in range(8)]
+    assert {count for _, _, count in hub.subscriptions} == {len(others)}
+
+
+@pytest.mark.parametrize("what", ["down", "up"])
+async def test_one_that_leaves_while_all_are_told_costs_nobody_the_word(what: str) -> None:
+    """Of the broker's absence, and of its return."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    groups = [await with_one_that_leaves(hub, "a") for _ in range(5)]
+    for number in range(3):
+        upstream.send(hub, "a", str(number))
+    if what == "down":
+        hub.broker_down("it was closed")
+    else:
+        hub.broker_up(session_present=False)
+    for leaving, others in groups:
+        assert leaving.close_reason is CloseReason.LIMIT
+        for each in others:
+            assert "broker" in dict(control_events(each))
+
+
+async def test_a_writer_that_fails_costs_nobody_else_anything(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a message nor the word of the broker's absence; the log has the failure."""
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    before = await joined(hub, "a", retained=False)
+    failing = await joined(hub, "a", retained=False, max_messages=2)
+    failing.attach(FailingReader())
+    behind = await joined(hub, "a", retained=False)
+    for number in range(4):
+        upstream.send(hub, "a", str(number))
+    hub.broker_down("it was closed")
+    for each in (before, behind):
+        assert story(taken(each)) == [
+            *[("a", str(number)) for number in range(4)],
+            ("broker", "it was closed"),
+        ]
+    assert failing.close_reason is CloseReason.TOO_SLOW
+    assert "it cannot be written" in caplog.text
+
+
+# Identifiers that are on their way.
+
+
+@pytest.mark.parametrize("code", [0x97, None])
+async def test_the_identifier_in_force_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    """However long ago it was given, and whoever was refused or not answered since."""
+    monkeypatch.setattr(filters_module, "IDENTIFIER_MEMORY_SECONDS", -1.0)
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False)
+    in_force = upstream.identifiers["a"][-1]
+    for _ in range(5):
+        if code is None:
+            upstream.gate.clear()
+            joining = asyncio.create_task(joined(hub, "a", retained=False))
+            await settle()
+            joining.cancel()
+            upstream.codes["a"] = 0x80
+            upstream.gate.set()
+            await settle()
+        else:
+            upstream.codes["a"] = code
+            with pytest.raises(RefusedError):
+                await joined(hub, "a", retained=False)
+    hub.deliver(copy("a", "1", in_force))
+    assert seen(listener) == [("a", 1, False)]
+
+
+async def test_refused_identifiers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copy carries them; earlier ones than that in force go when their time is over."""
+    monkeypatch.setattr(filters_module, "IDENTIFIER_MEMORY_SECONDS", -1.0)
+    upstream = RecordedUpstream()
+    hub = Hub(upstream)
+    listener = await joined(hub, "a", retained=False)
+    await joined(hub, "a", retained=False)
+    upstream.codes["a"] = 0x97
+    for _ in range(5):
+        with pytest.raises(RefusedError):
+            await joined(hub, "a", retained=False)
+    del upstream.codes["a"]
+    await joined(hub, "a", retained=False)
+    _, in_force, *refused, newest = upstream.identifiers["a"]
+    assert len(refused) == 5
+    for each in upstream.identifiers["a"]:
+        hub.deliver(copy("a", str(each), each))
+    assert seen(listener) == [("a", in_force, False), ("a", newest, False)]
 
 
 async def test_a_filter_refused_after_a_reconnect_ends_its_streams() -> None:

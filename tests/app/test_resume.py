@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from app.hub.event import ControlEvent, Event
+from app.hub.filter_sets import digest_of
 from app.hub.hub import Hub
 from app.hub.journal import Journal
-from app.hub.listener import Listener
+from app.hub.listener import CloseReason, Listener
 from app.hub.position import Position
-from tests.support.hub import QuickReader, RecordedUpstream, copy, joined, settle, taken
+from tests.support.hub import QuickReader, RecordedUpstream, copy, id_of, joined, settle, story, taken
+from tidegate.errors import NotConnectedError
 
 GRACE_SECONDS = 1000.0
 """Longer than any test lasts."""
-
-Story = list[tuple[str, Any]]
-"""What a listener was handed: payloads of messages (``-r`` marks retained ones), and control events."""
-
-
-def story(events: Sequence[Event | ControlEvent]) -> Story:
-    """The events in words."""
-    found: Story = []
-    for each in events:
-        if isinstance(each, ControlEvent):
-            found.append((each.name, each.facts.get("reason", each.facts.get("state"))))
-        else:
-            found.append((each.message.topic, each.message.payload.decode() + "-r" * each.message.retain))
-    return found
 
 
 @pytest.fixture(params=[True, False], ids=["identifiers", "no identifiers"])
@@ -48,7 +35,7 @@ async def came_and_left(hub: Hub, *filters: str, **options: Any) -> str:
     """A client that joined and left again; what it brings back."""
     listener = await joined(hub, *filters, **{"retained": False, **options})
     hub.leave(listener)
-    return str(hub.position)
+    return str(hub.position_of(listener))
 
 
 # What comes back.
@@ -63,7 +50,7 @@ async def test_what_was_missed_comes_first_and_then_what_is_live(upstream: Recor
     saw = [each for each in taken(first) if isinstance(each, Event)][1]
     hub.leave(first)
     upstream.send(hub, "a", "4")
-    second = await joined(hub, "a", retained=False, last_event_id=str(Position(hub.epoch, saw.sequence)))
+    second = await joined(hub, "a", retained=False, last_event_id=id_of(hub, first, saw))
     upstream.send(hub, "a", "5")
     assert story(taken(second)) == [("a", "3"), ("a", "4"), ("a", "5")]
     assert len(upstream.calls) == 1
@@ -114,8 +101,8 @@ async def test_the_position_of_a_joiner_is_before_its_first_event(upstream: Reco
     upstream.gate.set()
     position = await joining
     upstream.send(hub, "b", "2")
-    hub.leave(listener)
     assert story(taken(listener)) == [("a", "1"), ("b", "2")]
+    hub.leave(listener)
     back = await joined(hub, "a", "b", retained=False, last_event_id=str(position))
     assert story(taken(back)) == [("a", "1"), ("b", "2")]
 
@@ -203,9 +190,8 @@ async def test_overlapping_filters_are_replayed_once(
     events = taken(before)
     assert story(events) == [("a/b", str(number)) for number in range(6)]
     hub.leave(before)
-    if cut > 0:
-        position = Position(hub.epoch, events[cut - 1].sequence)
-    back = await joined(hub, *second, retained=False, last_event_id=str(position))
+    last_event_id = id_of(hub, before, events[cut - 1]) if cut > 0 else str(position)
+    back = await joined(hub, *second, retained=False, last_event_id=last_event_id)
     upstream.send(hub, "a/b", "6", "a/b", "a/+", "a/#")
     assert story(taken(back)) == [("a/b", str(number)) for number in range(cut, 7)]
 
@@ -252,6 +238,80 @@ async def test_a_filter_added_since_is_told(upstream: RecordedUpstream) -> None:
     back = await joined(hub, "b", "a", retained=False, last_event_id=last_event_id)
     upstream.send(hub, "b", "2")
     assert story(taken(back)) == [("gap", "not_kept"), ("a", "1"), ("b", "2")]
+
+
+async def test_a_filter_added_since_that_others_follow_is_told(upstream: RecordedUpstream) -> None:
+    """The journal may have all of it, and still this client was told nothing: its values are brought too."""
+    hub = hub_of(upstream)
+    await joined(hub, "b")
+    last_event_id = await came_and_left(hub, "a", retained=True)
+    upstream.send(hub, "a", "1")
+    upstream.taken_calls()
+    back = Listener(["a", "b"])
+    assert str(await hub.join(back, last_event_id)) == last_event_id
+    assert upstream.calls == [("subscribe", "b", 1, True)]
+    upstream.send(hub, "b", "2", retain=True)
+    events = taken(back)
+    assert story(events) == [("gap", "not_kept"), ("a", "1"), ("b", "2-r")]
+    assert isinstance(events[0], ControlEvent)
+    assert events[0].facts == {"reason": "not_kept", "last_event_id": last_event_id, "filters": ["b"]}
+
+
+async def test_a_filter_left_and_taken_up_again_is_told(upstream: RecordedUpstream) -> None:
+    """What came of it in between went by unseen, and is not taken for seen."""
+    hub = hub_of(upstream)
+    both = await came_and_left(hub, "a", "b")
+    one = Listener(["a"], retained=False)
+    assert (await hub.join(one, both)).filters == one.digest
+    assert taken(one) == []
+    upstream.send(hub, "b", "1")
+    upstream.send(hub, "a", "2")
+    (seen,) = taken(one)
+    hub.leave(one)
+    upstream.send(hub, "a", "3")
+    upstream.taken_calls()
+    back = await joined(hub, "a", "b", last_event_id=id_of(hub, one, seen))
+    assert upstream.calls == [("subscribe", "b", 1, True)]
+    assert story(taken(back)) == [("gap", "not_kept"), ("a", "3")]
+
+
+async def test_with_fewer_filters_nothing_is_lacking(upstream: RecordedUpstream) -> None:
+    """And nothing is asked of the broker."""
+    hub = hub_of(upstream)
+    last_event_id = await came_and_left(hub, "a", "b", "c", retained=True)
+    upstream.send(hub, "b", "1")
+    upstream.taken_calls()
+    back = await joined(hub, "b", "a", last_event_id=last_event_id)
+    assert (story(taken(back)), upstream.calls) == ([("b", "1")], [])
+
+
+async def test_a_gap_that_was_not_read_is_told_again(upstream: RecordedUpstream) -> None:
+    """The place in front of it is that of the earlier filters; that of the gap is that of the new ones."""
+    hub = hub_of(upstream)
+    await joined(hub, "b", retained=False)
+    last_event_id = await came_and_left(hub, "a")
+    cut = Listener(["a", "b"], retained=False)
+    position = await hub.join(cut, last_event_id)
+    (gap,) = taken(cut)
+    assert gap.sequence
+    hub.leave(cut)
+    again = await joined(hub, "a", "b", retained=False, last_event_id=str(position))
+    assert story(taken(again)) == [("gap", "not_kept")]
+    after = await joined(hub, "a", "b", retained=False, last_event_id=id_of(hub, cut, gap))
+    assert taken(after) == []
+
+
+async def test_filters_that_are_not_known_any_more_are_all_told(upstream: RecordedUpstream) -> None:
+    """The hub remembers the sets of late alone: a gap too many, and none too few."""
+    hub = hub_of(upstream)
+    last_event_id = await came_and_left(hub, "a", "b")
+    epoch, sequence, _ = last_event_id.split("-")
+    upstream.send(hub, "a", "1")
+    back = await joined(hub, "a", retained=False, last_event_id=f"{epoch}-{sequence}-00000000")
+    events = taken(back)
+    assert story(events) == [("gap", "not_kept"), ("a", "1")]
+    assert isinstance(events[0], ControlEvent)
+    assert events[0].facts["filters"] == ["a"]
 
 
 async def test_while_an_added_filter_is_subscribed_to_nothing_is_doubled() -> None:
@@ -306,16 +366,19 @@ async def test_a_higher_qos_is_asked_for_on_coming_back(upstream: RecordedUpstre
 
 @pytest.mark.parametrize(
     "last_event_id",
-    ["x-7", "7", "{epoch}-7-x", "00000000-1", "{epoch}-999", "{epoch}", "\x00", "{epoch}-3-r-r", " "],
+    [
+        *("x-7", "7", " ", "\x00", "{epoch}", "{epoch}-1", "{epoch}-7-x", "{epoch}-1-{filters}-r-r"),
+        *("00000000-1-{filters}", "{epoch}-999-{filters}"),
+    ],
 )
 async def test_an_unknown_id_is_told_and_replays_nothing(
     upstream: RecordedUpstream, last_event_id: str
 ) -> None:
     """Another run's, one from the future, or no id at all: the stream begins anew, and says so first."""
     hub = hub_of(upstream)
-    await joined(hub, "a", retained=False)
+    other = await joined(hub, "a", retained=False)
     upstream.send(hub, "a", "1")
-    given = last_event_id.format(epoch=hub.epoch)
+    given = last_event_id.format(epoch=hub.epoch, filters=other.digest)
     back = await joined(hub, "a", last_event_id=given)
     upstream.send(hub, "a", "1", retain=True)
     upstream.send(hub, "a", "2")
@@ -347,7 +410,7 @@ async def test_who_was_told_of_a_gap_is_not_told_again(upstream: RecordedUpstrea
     first = await joined(hub, "a", retained=False, last_event_id=last_event_id)
     gap = taken(first)[0]
     hub.leave(first)
-    stands = str(Position(hub.epoch, gap.sequence))
+    stands = id_of(hub, first, gap)
     back = await joined(hub, "a", retained=False, last_event_id=stands)
     assert story(taken(back)) == [("a", "2"), ("a", "3")]
 
@@ -373,7 +436,7 @@ async def test_who_was_told_of_a_dropped_filter_is_not_told_again(upstream: Reco
     await joined(hub, "a", retained=False)
     (gap,) = taken(first)
     hub.leave(first)
-    stands = str(Position(hub.epoch, gap.sequence))
+    stands = id_of(hub, first, gap)
     back = await joined(hub, "a", "b", retained=False, last_event_id=stands)
     upstream.send(hub, "a", "1")
     assert story(taken(back)) == [("a", "1")]
@@ -400,7 +463,7 @@ async def test_a_filter_that_the_broker_took_back_and_granted_again_is_told(
     refused = await joined(hub, "a", retained=False)
     hub.broker_down("it was closed")
     hub.broker_up(session_present=False, refused=(("a", 0x87),))
-    last_event_id = str(hub.position)
+    last_event_id = str(hub.position_of(refused))
     await joined(hub, "a", retained=False)
     upstream.send(hub, "a", "1")
     hub.leave(refused)
@@ -411,11 +474,11 @@ async def test_a_filter_that_the_broker_took_back_and_granted_again_is_told(
 async def test_messages_while_nobody_is_remembered_are_no_silent_hole(upstream: RecordedUpstream) -> None:
     """A reader of retained messages keeps nothing; who joins while it is there begins where it joined."""
     hub = hub_of(upstream)
-    last_event_id = str(hub.position)
     upstream.gate.clear()
     collector = Listener(["a"], is_resumable=False)
     reading = asyncio.create_task(hub.join(collector))
     other = Listener(["a"], retained=False)
+    last_event_id = str(Position(hub.epoch, 1, digest_of(other.filters)))
     joining = asyncio.create_task(hub.join(other))
     while not upstream.calls:
         await asyncio.sleep(0)
@@ -464,7 +527,7 @@ async def test_who_saw_the_gap_of_a_lost_connection_is_not_told_again(upstream: 
     events = taken(first)
     assert story(events) == [("broker", "it was closed"), ("broker", "up"), ("gap", "broker_connection")]
     hub.leave(first)
-    stands = str(Position(hub.epoch, events[-1].sequence))
+    stands = id_of(hub, first, events[-1])
     back = await joined(hub, "a", retained=False, last_event_id=stands)
     upstream.send(hub, "a", "1")
     assert story(taken(back)) == [("a", "1")]
@@ -545,6 +608,52 @@ async def test_only_the_filters_with_a_gap_are_asked_again(upstream: RecordedUps
     upstream.taken_calls()
     await joined(hub, "a", "b", last_event_id=last_event_id)
     assert upstream.calls == [("subscribe", "b", 1, True)]
+
+
+@pytest.mark.parametrize("answer", [1, 0x97, None])
+async def test_a_kept_session_brings_no_retained_messages_by_itself(answer: int | None) -> None:
+    """Who came back without a connection, and lacks them, gets them by a SUBSCRIBE; refused, it is told."""
+    upstream = RecordedUpstream()
+    hub = hub_of(upstream)
+    other = await joined(hub, "a")
+    last_event_id = f"{await came_and_left(hub, 'a', retained=True)}-r"
+    hub.broker_down("it was closed")
+    back = await joined(hub, "a", last_event_id=last_event_id)
+    left = await joined(hub, "a", last_event_id=last_event_id)
+    upstream.taken_calls()
+    hub.broker_returns(session_present=True)
+    if answer is None:
+        upstream.failure = NotConnectedError("it was lost again")
+    else:
+        upstream.codes["a"] = answer
+    hub.broker_up(session_present=True)
+    hub.leave(left)
+    await settle()
+    assert upstream.taken_calls() == [("subscribe", "a", 1, True)]
+    reasons = {1: None, 0x97: CloseReason.REFUSED, None: CloseReason.GAP}
+    assert back.close_reason is reasons[answer]
+    if answer == 1:
+        upstream.send(hub, "a", "1", retain=True)
+        told = [("broker", "it was closed"), ("broker", "up")]
+        assert story(taken(back)) == [*told, ("a", "1-r")]
+        assert story(taken(other)) == told
+        assert hub.subscriptions == [("a", 1, 2)]
+
+
+async def test_a_new_session_brings_retained_messages_by_itself(upstream: RecordedUpstream) -> None:
+    """To who came back without a connection too; nothing more is asked for."""
+    hub = hub_of(upstream)
+    last_event_id = f"{await came_and_left(hub, 'a', retained=True)}-r"
+    hub.broker_down("it was closed")
+    back = await joined(hub, "a", last_event_id=last_event_id)
+    upstream.taken_calls()
+    hub.broker_returns(session_present=False)
+    upstream.send(hub, "a", "1", retain=True)
+    hub.broker_up(session_present=False)
+    await settle()
+    assert upstream.taken_calls() == []
+    told = [("broker", "it was closed"), ("broker", "up"), ("gap", "broker_connection")]
+    assert story(taken(back)) == [*told, ("a", "1-r")]
 
 
 async def test_retained_copies_are_never_replayed(upstream: RecordedUpstream) -> None:

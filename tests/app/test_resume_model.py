@@ -7,7 +7,8 @@ what was published. Then, for whatever anybody does:
 1. A client never gets a message twice, never an older one after a newer, and none that it did not ask for.
 2. Where messages are missing before the last that it read, the same connection told it of a ``gap``, or an
    earlier one did so last.
-3. Where nothing gave a reason for one, there is no ``gap``.
+3. A filter that a client did not name the last time is told as a ``gap`` first; a filter less is none.
+4. Where nothing gave a reason for one, there is no ``gap``.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import itertools
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.hub.event import Event
+from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.journal import Journal
 from app.hub.listener import Listener
-from app.hub.position import Position
-from tests.support.hub import RecordedUpstream, copy, settle, taken
+from tests.support.hub import RecordedUpstream, copy, id_of, settle, taken
 from tidegate.topics import matches
 
 FILTERS = ("a/#", "a/b", "c")
+APART = ("a/b", "a/c", "c")
+"""Filters of which no two match the same topic: a client may change among them and gets no message twice."""
+
 TOPICS = ("a/b", "a/c", "c")
 CLIENTS = 2
 
@@ -67,19 +70,33 @@ class SimulatedBroker(RecordedUpstream):
 
 
 class Client:
-    """One client, and what it saw. Attributes: ``is_here``, ``was_told_of_gap`` at any time."""
+    """One client, and what it saw.
+
+    Attributes:
+        was_told_of_gap: at any time.
+        added_filters: at any time.
+    """
 
     def __init__(self, hub: Hub, filters: tuple[str, ...]) -> None:
         self._hub = hub
-        self._filters = filters
+        self._filters = self._filters_of_id = filters
         self._listener: Listener | None = None
         self._last_event_id = ""
         self._began = 0
         self._checked = 0
         self._seen: list[int] = []
         self._knows_of_gap = False
+        self._is_owed_gap = False
         self._saw_nothing_since = False
         self.was_told_of_gap = False
+        self.added_filters = False
+
+    def choose(self, filters: tuple[str, ...]) -> None:
+        """Come with these from now on."""
+        self.added_filters = self.added_filters or not set(filters) <= set(self._filters_of_id)
+        self._filters = filters
+        if not self._last_event_id:
+            self._filters_of_id = filters
 
     @property
     def has_been_here(self) -> bool:
@@ -96,16 +113,23 @@ class Client:
         filters = self._filters[turn % len(self._filters) :] + self._filters[: turn % len(self._filters)]
         listener = self._listener = Listener(filters, retained=False)
         self._knows_of_gap = self._knows_of_gap and self._saw_nothing_since
+        self._is_owed_gap = bool(self._last_event_id) and not set(self._filters) <= set(self._filters_of_id)
         position = await self._hub.join(listener, self._last_event_id)
         if not self._last_event_id:
             self._began = self._checked = len(published)
-            self._last_event_id = str(position)
+        self._last_event_id = str(position)
+        if position.filters == listener.digest:
+            self._filters_of_id = self._filters
 
     def read(self, published: list[str], count: int | None = None) -> None:
         """Read so many of the events that wait, or all."""
         assert self._listener is not None
         reads_all = count is None
         for each in taken(self._listener)[:count]:
+            if self._is_owed_gap:
+                assert isinstance(each, ControlEvent)
+                assert each.name == "gap"
+                self._is_owed_gap = False
             if isinstance(each, Event):
                 index = int(each.message.payload)
                 assert not self._seen or index > self._seen[-1], f"{index} after {self._seen}"
@@ -115,7 +139,9 @@ class Client:
             elif each.name == "gap":
                 self._knows_of_gap = self._saw_nothing_since = self.was_told_of_gap = True
             if each.sequence:
-                self._last_event_id = str(Position(self._hub.epoch, each.sequence))
+                self._last_event_id = id_of(self._hub, self._listener, each)
+                self._filters_of_id = self._filters
+        assert not (reads_all and self._is_owed_gap)
         until = len(published) if reads_all else (self._seen[-1] + 1 if self._seen else 0)
         expected = [
             index
@@ -185,7 +211,7 @@ class World:
                 await client.come(self.published, 0)
             if client.is_here:
                 client.read(self.published)
-            assert self.gives_reason or not client.was_told_of_gap
+            assert self.gives_reason or client.added_filters or not client.was_told_of_gap
         await self._hub.close()
 
     async def _move(self, client: Client, kind: str, number: int) -> None:
@@ -198,6 +224,9 @@ class World:
                     await settle()
         elif kind == "come":
             await client.come(self.published, number)
+        elif kind == "come with":
+            client.choose(tuple(each for index, each in enumerate(APART) if number & 1 << index))
+            await client.come(self.published, 0)
         elif kind == "come, and publish" and client.has_been_here:
             coming = asyncio.create_task(client.come(self.published, number))
             for _ in range(number % 4):
@@ -248,6 +277,44 @@ def test_no_hole_in_silence_and_no_double(
     async def run() -> None:
         world = World(
             filters, has_identifiers=has_identifiers, grace_seconds=grace_seconds, max_messages=max_messages
+        )
+        await play(world, operations)
+
+    asyncio.run(run())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    operations=st.lists(
+        st.one_of(
+            st.tuples(st.just("publish"), st.integers(0, len(TOPICS) - 1), st.integers(0, 5)),
+            st.tuples(st.just("come with"), st.integers(0, CLIENTS - 1), st.integers(1, 7)),
+            st.tuples(st.just("come, and publish"), st.integers(0, CLIENTS - 1), st.integers(0, 11)),
+            st.tuples(st.just("leave"), st.integers(0, CLIENTS - 1), st.integers(0, 3)),
+            st.tuples(st.just("read"), st.integers(0, CLIENTS - 1), st.just(0)),
+            st.tuples(st.just("lose"), st.just(0), st.just(0)),
+        ),
+        max_size=40,
+    ),
+    has_identifiers=st.booleans(),
+    grace_seconds=st.sampled_from([0.0, 1000.0]),
+)
+@example(  # a filter is left, and taken up again with an id of the stream in between
+    operations=[
+        *(("come with", 0, 3), ("leave", 0, 0), ("come with", 0, 1), ("publish", 0, 0), ("leave", 0, 3)),
+        *(("come with", 1, 2), ("publish", 1, 0), ("come with", 0, 3), ("publish", 1, 0)),
+    ],
+    has_identifiers=True,
+    grace_seconds=1000.0,
+)
+def test_clients_may_change_their_filters(
+    operations: list[Operation], has_identifiers: bool, grace_seconds: float
+) -> None:
+    """The account holds whatever filters a client adds, leaves out and takes up again."""
+
+    async def run() -> None:
+        world = World(
+            [APART, APART], has_identifiers=has_identifiers, grace_seconds=grace_seconds, max_messages=1000
         )
         await play(world, operations)
 

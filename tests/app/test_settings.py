@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from app.settings import Settings
 from app.settings_errors import allowed, describe_errors
 from tests.support.certificates import Certificates
+from tests.support.issued import NOW, issue
 from tidegate.errors import TLSError
 
 
@@ -53,6 +55,7 @@ def test_every_setting_has_a_meaning_and_an_example_that_is_allowed() -> None:
         ("TIDEGATE_CORS_ORIGINS", "https://a.example, http://b:8080", "cors_origins",
          ("https://a.example", "http://b:8080")),
         ("TIDEGATE_BROKER_PROTOCOL", "3.1.1", "broker_protocol", "3.1.1"),
+        ("TIDEGATE_BROKER_PROFILE", "aws-iot", "broker_profile", "aws-iot"),
     ],
 )  # fmt: skip
 def test_a_variable_sets_its_field(
@@ -84,7 +87,11 @@ def test_a_variable_sets_its_field(
         ("TIDEGATE_SECRETS_DIR", "/nowhere", ["TIDEGATE_SECRETS_DIR='/nowhere'", "no directory"]),
         ("TIDEGATE_CORS_ORIGINS", "*", ["TIDEGATE_CORS_ORIGINS", "'*'", "https://panel.example"]),
         ("TIDEGATE_CORS_ORIGINS", "https://a.example/", ["TIDEGATE_CORS_ORIGINS", "is no origin"]),
+        ("TIDEGATE_CLOUDEVENTS_SOURCE", "a b", ["TIDEGATE_CLOUDEVENTS_SOURCE: 'a b' is no URI"]),
+        ("TIDEGATE_SCHEMAS_FILE", "/no/file", ["TIDEGATE_SCHEMAS_FILE='/no/file'", "no file"]),
         ("TIDEGATE_BROKER_PASSWORD", "hunter2", ["TIDEGATE_BROKER_PASSWORD needs TIDEGATE_BROKER_USERNAME"]),
+        ("TIDEGATE_REDIS_URL", "http://redis.example", ["TIDEGATE_REDIS_URL", "redis://redis.example:6379/0"]),
+        ("TIDEGATE_REDIS_URL", "redis://", ["TIDEGATE_REDIS_URL", "redis://redis.example:6379/0"]),
         ("TIDEGATE_PROT", "8080", ["TIDEGATE_PROT is no setting", "did you mean TIDEGATE_PORT?"]),
         ("tidegate_broker_pasword", "hunter2", ["did you mean TIDEGATE_BROKER_PASSWORD?"]),
         ("TIDEGATE_XYZZY", "1", ["TIDEGATE_XYZZY is no setting", "docs/configuration.md"]),
@@ -114,7 +121,9 @@ def test_an_argument_that_is_no_setting_is_refused() -> None:
     assert "did you mean TIDEGATE_PORT?" in refusal(prot=1)
 
 
-@pytest.mark.parametrize("variable", ["TIDEGATE_URL", "TIDEGATE_TOKEN"])
+@pytest.mark.parametrize(
+    "variable", ["TIDEGATE_URL", "TIDEGATE_TOKEN", "TIDEGATE_TLS", "TIDEGATE_TLS_PASSPHRASE"]
+)
 def test_the_sdk_s_variables_are_let_be(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """A program may use the SDK and start a bridge."""
     monkeypatch.setenv(variable, "http://127.0.0.1:8080")
@@ -168,6 +177,11 @@ def test_a_misnamed_secret_file_is_refused(tmp_path: Path) -> None:
         {"broker_url": "mqqt://bridge:hunter2@broker.example"},
         {"broker_url": "bridge:hunter2@broker.example"},
         {"broker_password": "hunter2"},
+        {"redis_url": "hunter2"},
+        {"redis_url": "redis://redis.example:hunter2"},
+        {"redis_url": "redis://redis.example/0?hunter2=1"},
+        {"redis_url": "redis://:hunter2@redis.example/0?db=hunter2"},
+        {"host": "0.0.0.0", "redis_url": "redis://:hunter2@redis.example"},
         {"broker_password": 5, "broker_username": "hunter2"},
         {"host": "0.0.0.0", "broker_url": "mqtt://bridge:hunter2@broker.example"},
     ],
@@ -186,6 +200,7 @@ def test_no_repr_has_a_password() -> None:
         broker_url="mqtt://u:hunter2@broker.example",
         broker_username="bridge",
         broker_password="hunter3",  # type: ignore[arg-type]
+        redis_url="redis://:hunter4@redis.example",  # type: ignore[arg-type]
     )
     assert "hunter" not in repr(settings)
     assert "hunter" not in str(settings)
@@ -265,5 +280,68 @@ def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path, certificat
         broker_certificate_file=certificates.client_certificate,
         broker_key_file=encrypted,
     )
-    with pytest.raises(TLSError, match=r"encrypted\.key"):
+    with pytest.raises(
+        TLSError, match=r"encrypted\.key is encrypted; give its TIDEGATE_BROKER_KEY_PASSPHRASE"
+    ):
         settings.connect_options()
+    for passphrase, words in (("hunter2", None), ("hunter3", "TIDEGATE_BROKER_KEY_PASSPHRASE does not open")):
+        given = settings.model_dump(exclude_unset=True) | {"broker_key_passphrase": passphrase}
+        settings = Settings(**given)
+        assert "hunter" not in repr(settings)
+        if words is None:
+            assert settings.connect_options().tls is not None
+        else:
+            with pytest.raises(TLSError, match=words):
+                settings.connect_options()
+
+
+def test_a_pkcs12_file_is_certificate_and_key(tmp_path: Path) -> None:
+    """With its passphrase, and without a file for the key."""
+    file = tmp_path / "bridge.p12"
+    file.write_bytes(issue("bridge").pkcs12(passphrase="hunter2"))
+    given: dict[str, Any] = {"broker_url": "mqtts://broker.example", "broker_certificate_file": file}
+    assert Settings(**given | {"broker_key_passphrase": "hunter2"}).connect_options().tls is not None
+    with pytest.raises(TLSError, match="give its TIDEGATE_BROKER_KEY_PASSPHRASE"):
+        Settings(**given).connect_options()
+
+
+def test_a_passphrase_without_its_certificate_is_refused() -> None:
+    """It would open nothing."""
+    text = refusal(broker_url="mqtts://broker.example", broker_key_passphrase="hunter2")
+    assert "TIDEGATE_BROKER_KEY_PASSPHRASE needs TIDEGATE_BROKER_CERTIFICATE_FILE" in text
+    assert "hunter2" not in text
+
+
+def test_a_certificate_that_has_expired_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The bridge starts all the same, and its handshakes tell what the broker thinks of it."""
+    old = issue("bridge", ends=NOW - timedelta(hours=1))
+    (tmp_path / "pair.pem").write_bytes(old.pem + old.key())
+    settings = Settings(broker_url="mqtts://broker.example", broker_certificate_file=tmp_path / "pair.pem")
+    assert settings.connect_options().tls is not None
+    assert [True] == ["CN=bridge" in each.message and "expired" in each.message for each in caplog.records]
+
+
+@pytest.mark.parametrize("prefix", ["", "a/+", "a/#", "$SYS/replies", "a\nb"])
+def test_a_prefix_of_reply_topics_is_a_topic(prefix: str) -> None:
+    """The bridge subscribes below it, and devices publish there."""
+    assert refusal(reply_topic_prefix=prefix).startswith("TIDEGATE_REPLY_TOPIC_PREFIX")
+
+
+def test_the_usual_time_out_of_requests_is_within_its_bound() -> None:
+    """Else a request that says nothing would be refused for what it did not say."""
+    assert "TIDEGATE_MAX_REQUEST_TIMEOUT_SECONDS" in refusal(
+        request_timeout_seconds=20, max_request_timeout_seconds=10
+    )
+
+
+def test_a_client_id_that_the_broker_does_not_take_is_refused_at_the_start() -> None:
+    """AWS IoT closes the connection on one of more than 128 bytes, found by the host name or set."""
+    too_long = "x" * 129
+    for options in (
+        {"broker_url": "mqtts://a1b2c3-ats.iot.eu-west-1.amazonaws.com"},
+        {"broker_profile": "aws-iot"},
+    ):
+        assert "takes at most 128" in refusal(broker_client_id=too_long, **options)
+    assert Settings(broker_client_id=too_long).broker_client_id == too_long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.api.stream import forms
 from app.api.stream.forms import EventStreamForm, Form, LinesForm, RawEventStreamForm, RawLinesForm
 from app.hub.event import ControlEvent, Event
 from app.hub.position import Position
@@ -21,6 +23,8 @@ from tidegate.message import Message
 
 NDJSON = "application/x-ndjson"
 EPOCH = "01234567"
+FILTERS = "cdef4567"
+"""The digest of the filters of a stream."""
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +51,15 @@ def event(payload: bytes, *, sequence: int = 7, qos: int = 2, retain: bool = Fal
 
 def test_an_event_stream_opens_with_the_time_to_wait_and_the_place() -> None:
     """No data comes with it, so that a page hears of nothing."""
-    opening = EventStreamForm().opening(Position(EPOCH, 3, True), ["look\nhere"])
-    assert opening == b"retry: 2000\n\n: look\n: here\n\nid: 01234567-3-r\n\n"
+    opening = EventStreamForm().opening(Position(EPOCH, 3, FILTERS, True), ["look\nhere"])
+    assert opening == b"retry: 2000\n\n: look\n: here\n\nid: 01234567-3-cdef4567-r\n\n"
     assert EventStreamForm().opening(None, []) == b"retry: 2000\n\n"
 
 
 def test_lines_open_with_nothing() -> None:
     """The first line is the first message."""
-    assert LinesForm().opening(Position(EPOCH, 3), ["remark"]) == b""
-    assert RawLinesForm().opening(Position(EPOCH, 3), ["remark"]) == b""
+    assert LinesForm().opening(Position(EPOCH, 3, FILTERS), ["remark"]) == b""
+    assert RawLinesForm().opening(Position(EPOCH, 3, FILTERS), ["remark"]) == b""
 
 
 @pytest.mark.parametrize(
@@ -75,15 +79,15 @@ def test_heartbeats_are_no_events(form: Form, expected: bytes) -> None:
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        (EventStreamForm(), b'event: gap\nid: 01234567-9\ndata: {"reason":"not_kept"}\n\n'),
-        (LinesForm(), b'{"event":"gap","id":"01234567-9","reason":"not_kept"}\n'),
+        (EventStreamForm(), b'event: gap\nid: 01234567-9-cdef4567\ndata: {"reason":"not_kept"}\n\n'),
+        (LinesForm(), b'{"event":"gap","id":"01234567-9-cdef4567","reason":"not_kept"}\n'),
         (RawLinesForm(), b""),
     ],
 )
 def test_a_control_event_that_changes_the_place_has_an_id(form: Form, expected: bytes) -> None:
     """Who comes back after it is not told again."""
     gap = ControlEvent("gap", {"reason": "not_kept"}, sequence=9)
-    encoded = form.encode([gap], 1, EPOCH, marked=False)
+    encoded = form.encode([gap], 1, EPOCH, marked=False, filters=FILTERS)
     assert sorted(encoded.split(b"\n")) == sorted(expected.split(b"\n"))
     lag = form.encode([ControlEvent("lag", {"dropped": 2})], 1, EPOCH, marked=False)
     assert b"id" not in lag
@@ -100,12 +104,37 @@ def test_a_mark_is_in_the_ids_as_long_as_it_is_asked_for() -> None:
     """Live messages between retained ones carry it, retained ones always do."""
     form, live, kept = LinesForm(), event(b"1"), event(b"2", retain=True)
     ids = [
-        json.loads(form.encode([each], 1, EPOCH, marked=marked))["id"]
+        json.loads(form.encode([each], 1, EPOCH, marked=marked, filters=FILTERS))["id"]
         for each, marked in ((live, False), (live, True), (kept, False), (live, False))
     ]
-    assert ids == ["01234567-7", "01234567-7-r", "01234567-7-r", "01234567-7"]
-    several = form.encode([live, kept], 1, EPOCH, marked=True).splitlines()
-    assert [json.loads(each)["id"] for each in several] == ["01234567-7-r", "01234567-7-r"]
+    place = "01234567-7-cdef4567"
+    assert ids == [place, f"{place}-r", f"{place}-r", place]
+    several = form.encode([live, kept], 1, EPOCH, marked=True, filters=FILTERS).splitlines()
+    assert [json.loads(each)["id"] for each in several] == [f"{place}-r", f"{place}-r"]
+
+
+def test_the_ids_are_those_of_the_filters_of_the_stream() -> None:
+    """Streams with other filters share what was encoded, and not their ids."""
+    for form in (LinesForm(), EventStreamForm(), RawEventStreamForm()):
+        found = [form.encode([event(b"1")], 1, EPOCH, marked=False, filters=each) for each in "ab"]
+        assert b"01234567-7-a" in found[0]
+        assert found[0].replace(b"7-a", b"7-b") == found[1]
+
+
+def test_what_a_form_keeps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many large messages go by, and whoever still holds them; the bytes are the same afterwards."""
+    monkeypatch.setattr(forms, "KEPT_BYTES", 100_000)
+    events = [event(b"x" * 10_000, sequence=number) for number in range(50)]
+    first = [EventStreamForm().encode([each], 1, EPOCH, marked=False) for each in events]
+    form = EventStreamForm()
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            assert first == [form.encode([each], 1, EPOCH, marked=False) for each in events]
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 200_000
 
 
 def test_a_run_of_events_is_joined_once_for_all_that_have_it() -> None:
@@ -340,6 +369,22 @@ def test_a_body_is_read_strictly(bridge: Bridge, body: object, field: str) -> No
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"topics": []}, "/topics", "at least one topic filter"),
+        ({"topics": "a"}, "/topics", "a list of topic filters"),
+        ({"topic": ["a"]}, "/topic", "did you mean 'topics'?"),
+        ({"topic": "a", "qos": 7}, "/topic", "did you mean 'topics'?"),
+    ],
+)
+def test_what_is_wrong_with_the_filters_is_said(bridge: Bridge, body: object, field: str, words: str) -> None:
+    """In words for whoever wrote the body."""
+    answer = bridge.client.post("/v1/subscribe", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert words in answer.json()["detail"] + answer.json().get("hint", "")
 
 
 def test_a_filter_in_a_body_is_named_by_its_place(bridge: Bridge) -> None:

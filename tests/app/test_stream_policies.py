@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -202,3 +203,21 @@ def test_a_reader_that_asked_for_an_interval_is_not_too_slow(mosquitto: Mosquitt
         stream.read_to_end()
     assert numbers(stream) == [0, *range(150, 200)]
     assert stream.named("lag") == []
+
+
+def test_a_reader_that_is_slow_and_steady_is_not_given_up(mosquitto: Mosquitto) -> None:
+    """One message may take longer than the send time-out, as long as the reader takes some of it."""
+    size = 3_000_000
+    with (
+        running_bridge(
+            mosquitto.url, max_body_bytes=size, stream_send_timeout_seconds=0.5, heartbeat_seconds=60
+        ) as bridge,
+        RawStream(bridge.port, "steady", receive_buffer_bytes=RECEIVE_BUFFER_BYTES) as stream,
+    ):
+        (listener,) = bridge.app.state.hub._listeners
+        assert bridge.client.post("/v1/topics/steady?qos=1", content=b"1" * size).is_success
+        while not stream.messages:
+            stream.read()
+            assert not stream.is_closed
+            time.sleep(0.002)  # which makes it slow
+        assert listener.close_reason is None

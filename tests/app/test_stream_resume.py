@@ -13,6 +13,7 @@ import pytest
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.raw_stream import RawStream
+from tests.support.websocket import SocketClient
 
 NDJSON = "application/x-ndjson"
 
@@ -179,6 +180,38 @@ def test_an_id_of_one_form_is_good_for_another(bridge: Bridge) -> None:
     publish(bridge, "resume/forms", "missed")
     with RawStream(bridge.port, "resume/forms", last_event_id=lines.lines[0]["id"]) as back:
         assert back.read_messages(1) == ["missed"]
+
+
+def test_an_id_is_good_for_its_filters_however_they_are_asked_for(bridge: Bridge) -> None:
+    """In a query or in a body, in any order, and over a WebSocket; a filter more is a gap that names it."""
+    filters = ["resume/set/a", "resume/set/b"]
+    added = "resume/set/c"
+    publish(bridge, added, "kept", retain=True)
+    with RawStream(bridge.port, added, *filters) as other:
+        other.read_messages(1)
+        with RawStream(bridge.port, *filters) as first:
+            publish(bridge, filters[0], 1)
+            first.read_messages(1)
+        place = first.last_event_id.removesuffix("-r")
+        publish(bridge, filters[1], 2)
+        body = {"topics": filters[::-1], "last_event_id": place}
+        with RawStream(bridge.port, body=body) as back:
+            assert back.read_messages(1) == [2]
+            assert [each.name for each in back.events] == ["message"]
+        with SocketClient(bridge.port) as client:
+            subscription = client.subscribe(*filters, last_event_id=place)
+            assert client.read_messages(subscription, 1) == [2]
+            assert client.named("gap") == []
+            more = client.subscribe(*filters, added, last_event_id=place)
+            assert client.read_messages(more, 2) == [2, "kept"]
+            (gap,) = client.named("gap")
+            assert gap.pop("id").split("-")[2] != place.split("-")[2]
+            assert gap == {
+                "subscription": more,
+                "reason": "not_kept",
+                "last_event_id": place,
+                "filters": [added],
+            }
 
 
 def test_retained_messages_are_marked_and_asked_for_again_until_all_have_come(bridge: Bridge) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.hub.listener import CloseReason
 from tests.support.bridge import running_bridge, wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.websocket import SocketClient
@@ -157,3 +158,29 @@ def test_a_socket_that_is_cut_while_the_broker_is_silent(fresh_mosquitto: Mosqui
         fresh_mosquitto.resume()
         wait_until(lambda: bridge.client.get("/readyz").status_code == 200)
         wait_until(lambda: hub.filters == ())
+
+
+def test_every_end_is_counted_and_logged(mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
+    """That of a subscription with its own reason, and that of a socket, also of one that followed nothing."""
+    caplog.set_level(logging.INFO, "tidegate.streams")
+    with running_bridge(mosquitto.url) as bridge:
+        hub = bridge.app.state.hub
+        with SocketClient(bridge.port) as client, SocketClient(bridge.port) as idle:
+            limited = client.subscribe("ws-ends/counted", limit=1)
+            client.subscribe("ws-ends/counted")
+            left = client.subscribe("ws-ends/other")
+            client.publish("ws-ends/counted", 1)
+            client.read_until(lambda: bool(client.named("close")))
+            assert [limited] == [each["subscription"] for each in client.named("close")]
+            client.ask("unsubscribe", subscription=left)
+            assert {CloseReason.LIMIT: 1, CloseReason.CLIENT_LEFT: 1} == hub.ended
+            idle.close()
+            client.close()
+        wait_until(lambda: hub.listeners == 0)
+        wait_until(lambda: hub.ended == {CloseReason.LIMIT: 1, CloseReason.CLIENT_LEFT: 4})
+    found = sorted(each.getMessage() for each in caplog.records if "WebSocket" in each.getMessage())
+    assert found == [
+        *["a WebSocket ended: client_left"] * 2,
+        *["a subscription of 1 filters on a WebSocket ended: client_left"] * 2,
+        "a subscription of 1 filters on a WebSocket ended: limit",
+    ]

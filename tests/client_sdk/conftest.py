@@ -43,7 +43,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 @pytest.fixture(autouse=True)
 def no_leftovers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test begins unconfigured, and decorated functions share nothing with the next test."""
-    for name in ("TIDEGATE_URL", "TIDEGATE_TOKEN"):
+    for name in ("TIDEGATE_URL", "TIDEGATE_TOKEN", "TIDEGATE_TLS", "TIDEGATE_TLS_PASSPHRASE"):
         monkeypatch.delenv(name, raising=False)
     yield
     disconnect_all()

@@ -24,7 +24,7 @@ from tidegate.errors import (
     NotConnectedError,
     TLSError,
 )
-from tidegate.message import Message, Properties
+from tidegate.message import NO_PROPERTIES, Message, Properties
 
 Open = Callable[..., Awaitable[Client]]
 
@@ -277,6 +277,30 @@ async def test_a_large_payload_passes(connect: Open) -> None:
     assert payload == (await client.message()).payload
 
 
+async def test_messages_of_one_turn_arrive_whole_and_in_order(connect: Open) -> None:
+    """Small ones, empty ones and ones that no socket takes in one go, with and without properties."""
+    publisher, subscriber = await connect(), await connect()
+    await subscriber.subscribe(Subscription("turn/+", qos=0))
+    sizes = [1, 0, 100, 127, 128, 15_000, 400_000, 3, 16_384, 400_000, 0, 400_000, 5]
+    with_properties = Properties(user_properties=(("a", "b" * 200),))
+    sent = [
+        Message(f"turn/{'t' * index}", b"%x" % index * size, 0, properties=properties)
+        for index, (size, properties) in enumerate(
+            (size, properties) for size in sizes for properties in (NO_PROPERTIES, with_properties)
+        )
+    ]
+    if publisher.connection.limits.protocol_version < 5:
+        sent = [replace(each, properties=NO_PROPERTIES) for each in sent]
+    for number, message in enumerate(sent):
+        publisher.connection.publish(message, number)
+    await publisher.until(lambda: len(publisher.outcomes) == len(sent))
+    assert [(number, [0]) for number in range(len(sent))] == list(publisher.outcomes.items())
+    found = [await subscriber.message() for _ in sent]
+    assert [(each.topic, each.payload, each.properties) for each in sent] == [
+        (each.topic, each.payload, each.properties) for each in found
+    ]
+
+
 async def test_properties_pass_unchanged(connect: Open, is_five: bool) -> None:
     """On MQTT 5 every property arrives, user properties repeated and in order; 3.1.1 carries none."""
     client = await connect()
@@ -500,6 +524,26 @@ async def test_a_forbidden_topic_costs_the_connection(connect: Open) -> None:
     assert [] == other.losses
 
 
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+async def test_a_packet_identifier_that_is_taken_is_passed(
+    fresh_mosquitto: Mosquitto, first: int, second: int
+) -> None:
+    """When they come round again, a message gets none that the broker has not answered yet."""
+    client = Client()
+    connection = await connect_by_aiomqtt(ConnectOptions("127.0.0.1", fresh_mosquitto.port), client)
+    client.connection = connection
+    fresh_mosquitto.pause()
+    connection._client._last_mid = 65_534
+    connection.publish(Message("a", b"", qos=first), "65535")
+    connection.publish(Message("a", b"", qos=first), "1")
+    connection._client._last_mid = 65_534
+    connection.publish(Message("a", b"", qos=second), "2")
+    assert 2 == connection._client._last_mid
+    fresh_mosquitto.resume()
+    await client.until(lambda: client.outcomes.keys() == {"65535", "1", "2"})
+    await connection.close()
+
+
 # TLS.
 
 
@@ -517,6 +561,25 @@ async def test_a_known_authority_is_trusted(tls_mosquitto: Mosquitto, certificat
         connection = await connect_by_aiomqtt(options, Client())
         await asyncio.wait_for(connection.ping(), SECONDS)
         await connection.close()
+
+
+async def test_a_socket_that_takes_no_more_is_waited_for(certificates: Certificates) -> None:
+    """Over TLS a write that was refused is repeated with the same bytes, and more behind them."""
+    with Mosquitto(tls=certificates) as broker:
+        client = Client()
+        options = ConnectOptions("127.0.0.1", broker.port, tls=certificates.client_context())
+        client.connection = await connect_by_aiomqtt(options, client)
+        await client.subscribe(Subscription("held", qos=0))
+        broker.pause()
+        for number in range(300):
+            client.connection.publish(Message("held", b"%06d" % number * 10_000), number)
+            if not number % 50:
+                await asyncio.sleep(0)
+        assert len(client.outcomes) < 300
+        broker.resume()
+        found = [int((await client.message()).payload[:6]) for _ in range(300)]
+        assert list(range(300)) == found
+        await client.connection.close()
 
 
 async def test_an_unknown_authority_is_a_tls_error(tls_mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from iotcore import Broker
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import ReservedPort
-from tidegate.connection import ConnectOptions, Subscription, Will
+from tidegate.connection import Connection, ConnectionEvents, ConnectOptions, Subscription, Will
 from tidegate.connections.aiomqtt_connection import connect
 from tidegate.errors import (
     MQTTConnectionError,
@@ -24,6 +24,7 @@ from tidegate.errors import (
     QueueFullError,
     UnsupportedError,
 )
+from tidegate.memory import MemoryBroker
 from tidegate.message import Message, Properties
 from tidegate.session import Session, SessionState, StateChange
 
@@ -183,6 +184,37 @@ async def test_publishes_wait_for_a_broker_that_comes_back() -> None:
             await asyncio.sleep(0)
             broker.start()
             assert await waiting in (0x00, 0x10)
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_publish_at_the_end_of_a_connection_waits_for_the_next(qos: int) -> None:
+    """The connection takes nothing any more and did not say so yet: nothing was sent, and nothing fails."""
+    broker = MemoryBroker()
+    refused: list[Message] = []
+
+    async def connect(options: ConnectOptions, events: ConnectionEvents) -> Connection:
+        connection = await broker.connect(options, events)
+        if not refused:
+
+            def publish(message: Message, token: Any) -> None:
+                refused.append(message)
+                asyncio.get_running_loop().call_later(0.05, broker.stop)
+                raise NotConnectedError("the connection is gone; nothing was sent")
+
+            connection.publish = publish  # type: ignore[method-assign]
+        return connection
+
+    session = Session(ConnectOptions(), connect=connect)
+    await session.start()
+    await session.connected(5)
+    sending = [asyncio.create_task(session.publish(Message("a", bytes([each]), qos))) for each in range(3)]
+    while session.limits is not None:
+        await asyncio.sleep(0.01)
+    broker.start()
+    assert all(code in (0x00, 0x10) for code in await asyncio.gather(*sending))
+    assert [b"\0", b"\1", b"\2"] == [each.payload for each in broker.published]
+    assert 1 == len(refused)
+    await session.close()
 
 
 async def test_an_unacknowledged_qos_1_publish_is_sent_again_after_a_reconnect(mosquitto: Mosquitto) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
+import logging
+import re
 import ssl
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -15,11 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    pkcs12,
 )
 
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.mosquitto import Mosquitto
-from tidegate import ConfigurationError, MQTTConnectionError, Publisher, TLSError
+from tidegate import ConfigurationError, MQTTConnectionError, Publisher, TLSError, configure
+from tidegate.bundles import load_bundle
 from tidegate.tls import make_context
 
 PASSWORD = "open sesame"
@@ -70,6 +77,7 @@ def test_a_context_of_the_callers_is_taken_as_it_is() -> None:
         True,
         {},
         {"cert_reqs": ssl.CERT_REQUIRED},
+        {"cert_reqs": ssl.CERT_OPTIONAL},
         {"tls_version": ssl.PROTOCOL_TLS_CLIENT},
         {"tls_version": None, "ca_certs": None, "ciphers": None},
     ],
@@ -169,7 +177,7 @@ def test_a_file_that_holds_something_else_is_named(certificates: Certificates, t
     for tls, file in (
         ({"ca_certs": text}, text),
         ({"ca_certs": certificates.client_key}, certificates.client_key),
-        ({"certfile": text, "keyfile": certificates.client_key}, certificates.client_key),
+        ({"certfile": text, "keyfile": certificates.client_key}, text),
         ({**pair, "keyfile": text}, text),
         (pair, certificates.client_certificate),
     ):
@@ -216,6 +224,105 @@ def test_a_server_certificate_is_enough_where_the_broker_asks_for_no_other(
             tls = {"ca_certs": certificates.ca}
             with Publisher(host=host, port=broker.port, tls=tls) as publisher:
                 assert publisher.publish("tls", 1).reason_code in (0x00, 0x10)
+
+
+def test_verification_that_is_turned_off_is_loud(
+    tls_broker: Mosquitto,
+    certificates: Certificates,
+    strangers: Certificates,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """``ssl.CERT_NONE`` does what it says, for any authority, and the log says what that means."""
+    tls = {
+        "ca_certs": strangers.ca,
+        "certfile": certificates.client_certificate,
+        "keyfile": certificates.client_key,
+        "cert_reqs": ssl.CERT_NONE,
+    }
+    with Publisher(tls_broker.url, tls=tls) as publisher:
+        assert publisher.publish("tls", 1).reason_code in (0x00, 0x10)
+    assert [logging.WARNING] == [
+        each.levelno for each in caplog.records if "VERIFICATION IS OFF" in each.message
+    ]
+
+
+@pytest.fixture(params=["directory", "zip", "pem", "pkcs12"])
+def bundle_path(request: pytest.FixtureRequest, certificates: Certificates, tmp_path: Path) -> Path:
+    """The client's authority, certificate and key in one of the forms that they come in."""
+    files = (certificates.ca, certificates.client_certificate, certificates.client_key)
+    path = tmp_path / "bundle"
+    if request.param == "directory":
+        path.mkdir()
+        for number, file in enumerate(files):
+            (path / str(number)).write_bytes(file.read_bytes())
+    elif request.param == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for number, file in enumerate(files):
+                archive.write(file, f"kit/{number}")
+    elif request.param == "pem":
+        path.write_bytes(b"".join(file.read_bytes() for file in files))
+    else:
+        ca, certificate = (x509.load_pem_x509_certificate(file.read_bytes()) for file in files[:2])
+        key: Any = load_pem_private_key(files[2].read_bytes(), None)
+        encryption = BestAvailableEncryption(PASSWORD.encode())
+        path.write_bytes(pkcs12.serialize_key_and_certificates(b"device", key, certificate, [ca], encryption))
+    return path
+
+
+def test_a_bundle_reaches_the_broker(
+    tls_broker: Mosquitto, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a path or a ``Bundle``, by argument, ``configure`` or environment: the broker takes it."""
+    monkeypatch.setenv("TIDEGATE_TLS_PASSPHRASE", PASSWORD)
+    for tls in (bundle_path, str(bundle_path), load_bundle(bundle_path, passphrase=PASSWORD)):
+        with Publisher(tls_broker.url, tls=tls) as publisher:
+            assert publisher.publish("tls", 1).reason_code in (0x00, 0x10)
+    configure(tls_broker.url, tls=bundle_path)
+    with Publisher() as publisher:
+        assert publisher.publish("tls", 1).reason_code in (0x00, 0x10)
+    configure(tls_broker.url)
+    monkeypatch.setenv("TIDEGATE_TLS", str(bundle_path))
+    with Publisher() as publisher:
+        assert publisher.publish("tls", 1).reason_code in (0x00, 0x10)
+
+
+def test_the_setting_of_the_passphrase_is_named(encrypted_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives a path alone learns where the passphrase goes, and which one was wrong."""
+    with pytest.raises(TLSError, match="is encrypted; give its TIDEGATE_TLS_PASSPHRASE"):
+        make_context(encrypted_key)
+    monkeypatch.setenv("TIDEGATE_TLS_PASSPHRASE", "wrong")
+    with pytest.raises(TLSError, match="the TIDEGATE_TLS_PASSPHRASE does not open the key"):
+        make_context(encrypted_key)
+
+
+def test_pem_in_place_of_a_path_is_taken_and_never_shown(certificates: Certificates) -> None:
+    """A key that is passed by its text, cut off or whole, does not end up in an error as a file name."""
+    pair = certificates.client_certificate.read_text() + certificates.client_key.read_text()
+    assert make_context(pair) is not None
+    assert make_context(json.dumps({"ca": certificates.ca.read_text()})) is not None
+    body = "".join(certificates.client_key.read_text().splitlines()[1:-1])
+    for text in (certificates.client_key.read_text()[:-30], f"{body}\n{body}", body * 50, "", "{nothing"):
+        with pytest.raises(TLSError) as caught:
+            make_context(text)
+        assert body[:20] not in str(caught.value)
+
+
+@pytest.mark.parametrize("tls", [True, {}, "a bundle"], ids=repr)
+def test_protocols_are_offered(certificates: Certificates, tls: Any) -> None:
+    """A broker that tells MQTT by ALPN, as AWS IoT does on port 443, is offered the name."""
+    given = certificates.ca if tls == "a bundle" else tls
+    context = make_context(given, alpn=["x-amzn-mqtt-ca"])
+    assert context is not None
+    assert offered_protocols(context) == [b"x-amzn-mqtt-ca"]
+
+
+def offered_protocols(context: ssl.SSLContext) -> list[bytes]:
+    """The names in the ALPN extension (RFC 7301) of a client's first message."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="broker.example").do_handshake()
+    hello = outgoing.read()
+    return re.findall(rb"x-amzn-mqtt-ca", hello)
 
 
 @pytest.mark.parametrize("password", [None, "", b""])
@@ -265,8 +372,11 @@ def test_an_encrypted_key_never_asks_at_a_terminal(certificates: Certificates, e
     [
         ({"ca_cert": "x"}, "ca_certs"),
         ({"insecure": True}, "'insecure'"),
-        ({"cert_reqs": ssl.CERT_NONE}, "CERT_REQUIRED"),
-        ({"cert_reqs": ssl.CERT_OPTIONAL}, "CERT_REQUIRED"),
+        ({"cert_reqs": "none"}, "CERT_REQUIRED"),
+        ({"ca_certs": ""}, "ca_certs"),
+        ({"certfile": 7}, "certfile"),
+        (7, "int"),
+        (b"x", "bytes"),
         ({"keyfile": "x"}, "certfile"),
         ({"ciphers": "NO-SUCH-CIPHER"}, "ciphers"),
         ({"tls_version": ssl.TLSVersion.SSLv3}, "tls_version"),
@@ -274,7 +384,7 @@ def test_an_encrypted_key_never_asks_at_a_terminal(certificates: Certificates, e
     ],
     ids=repr,
 )
-def test_an_option_that_is_unknown_or_unsafe_is_refused(tls: dict[str, Any], words: str) -> None:
-    """Nothing is ignored, and nothing weakens the check in silence."""
+def test_an_option_that_is_unknown_or_of_no_use_is_refused(tls: Any, words: str) -> None:
+    """Nothing is ignored."""
     with pytest.raises(ConfigurationError, match=words):
         make_context(tls)

@@ -78,10 +78,14 @@ class Bridge:
         """Wait until the broker answers."""
         wait_until(lambda: self.client.get("/readyz").status_code == 200, START_SECONDS)
 
-    def stop(self) -> None:
-        """Say goodbye to open streams, and stop."""
+    def drain(self) -> None:
+        """Say goodbye to open streams and to requests that wait."""
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self.app.state.hub.drain)
+
+    def stop(self) -> None:
+        """Say goodbye, and stop."""
+        self.drain()
         self._server.should_exit = True
         self._thread.join(STOP_SECONDS)
         self.client.close()

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -15,7 +15,15 @@ import iotcore
 
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK, ReservedPort
-from tidegate.connection import Connect, Connection, ConnectOptions, ProtocolVersion, Subscription
+from tidegate.connection import (
+    BrokerLimits,
+    Carry,
+    Connect,
+    Connection,
+    ConnectOptions,
+    ProtocolVersion,
+    Subscription,
+)
 from tidegate.connections.aiomqtt_connection import connect as connect_by_aiomqtt
 from tidegate.errors import MQTTConnectionError
 from tidegate.memory import MemoryBroker
@@ -169,6 +177,8 @@ class Client:
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.outcomes: dict[Any, list[int]] = defaultdict(list)
         self.losses: list[MQTTConnectionError] = []
+        self.resumed: list[Any] = []
+        self.carries: dict[Any, Carry] = {}
         self.told_after_end = 0
         self.connection: Connection
         self._change = asyncio.Event()
@@ -185,6 +195,12 @@ class Client:
         """Keep an outcome."""
         self._note()
         self.outcomes[token].append(reason_code)
+
+    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Any]) -> Sequence[Carry]:
+        """Answer what the test decided for each token; go on with it where it decided nothing."""
+        self._note()
+        self.resumed += tokens
+        return [self.carries.get(token, Carry.CONTINUE) for token in tokens]
 
     def on_lost(self, error: MQTTConnectionError) -> None:
         """Keep the loss."""

@@ -65,6 +65,11 @@ class Command:
     def __enter__(self) -> Self:
         return self
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

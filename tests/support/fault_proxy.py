@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self
@@ -117,7 +118,10 @@ class FaultProxy:
                 far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self.target_port)
                 self._writers.add(far_writer)
                 try:
-                    await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+                    await asyncio.gather(
+                        self._pump(reader, far_writer, lambda data: data),
+                        self._pump(far_reader, writer, self._make_answer_filter()),
+                    )
                 finally:
                     self._writers.discard(far_writer)
                     far_writer.close()
@@ -128,13 +132,22 @@ class FaultProxy:
             self._writers.discard(writer)
             writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _make_answer_filter(self) -> Callable[[bytes], bytes]:
+        """What a new connection does with the target's bytes, for a subclass that knows them."""
+        return lambda data: data
+
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        let_through: Callable[[bytes], bytes],
+    ) -> None:
         try:
             while data := await reader.read(CHUNK_BYTES):
                 if self._fault is Fault.DELAY:
                     await asyncio.sleep(self.delay_seconds)
                 await self._moves.wait()
-                writer.write(data)
+                writer.write(let_through(data))
                 await writer.drain()
             await self._moves.wait()
             if writer.can_write_eof():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from app.hub.event import ControlEvent, Event, envelope
 from app.hub.hub import Hub
 from app.hub.listener import Listener
+from app.hub.position import Position
+from tidegate.errors import MQTTError
 from tidegate.message import Message
 
 ALL_BYTES = 2**40
@@ -21,6 +24,7 @@ class RecordedUpstream:
     Attributes:
         calls: what it was asked, in order.
         codes: reason codes to answer with, by filter; without one the QoS asked for is granted.
+        failure: what SUBSCRIBE raises instead of an answer.
         identifiers: the subscription identifiers of each filter, in order.
         gate: closed (cleared) it holds every answer back.
     """
@@ -29,6 +33,7 @@ class RecordedUpstream:
         self.has_identifiers = has_identifiers
         self.calls: list[tuple[Any, ...]] = []
         self.codes: dict[str, int] = {}
+        self.failure: MQTTError | None = None
         self.identifiers: dict[str, list[int]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
@@ -42,6 +47,8 @@ class RecordedUpstream:
         self.identifiers.setdefault(topic_filter, []).append(identifier)
         await asyncio.sleep(0)
         await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
         return self.codes.get(topic_filter, qos)
 
     async def unsubscribe(self, topic_filter: str) -> None:
@@ -93,10 +100,30 @@ def taken(listener: Listener) -> list[Event | ControlEvent]:
     return found
 
 
+def id_of(hub: Hub, listener: Listener, event: Event | ControlEvent) -> str:
+    """The id under which a listener's stream gives an event; what its client brings back."""
+    return str(Position(hub.epoch, event.sequence, listener.digest))
+
+
 def seen(listener: Listener) -> list[tuple[str, Any, bool]]:
     """Topic, payload and retain flag of each message that the listener holds."""
     bodies = [json.loads(envelope(each.message)) for each in taken(listener) if isinstance(each, Event)]
     return [(body["topic"], body["payload"], body["retain"]) for body in bodies]
+
+
+Story = list[tuple[str, Any]]
+"""What a listener was handed: payloads of messages (``-r`` marks retained ones), and control events."""
+
+
+def story(events: Sequence[Event | ControlEvent]) -> Story:
+    """The events in words."""
+    found: Story = []
+    for each in events:
+        if isinstance(each, ControlEvent):
+            found.append((each.name, each.facts.get("reason", each.facts.get("state"))))
+        else:
+            found.append((each.message.topic, each.message.payload.decode() + "-r" * each.message.retain))
+    return found
 
 
 def control_events(listener: Listener) -> list[tuple[str, dict[str, Any]]]:
@@ -134,6 +161,52 @@ class QuickReader:
         """Take what there is."""
         while self._listener.is_due:
             self.events += self._listener.take(ALL_BYTES)
+
+
+class LateReader:
+    """A writer whose reader takes everything, but whose turn comes late: ``schedule`` alone brings nothing.
+
+    Attributes: ``events``, what it took.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.events: list[Event | ControlEvent] = []
+        self._listener = listener
+        listener.attach(self)
+
+    def schedule(self) -> None:
+        """Its turn has not come."""
+
+    def write(self) -> None:
+        """Take what there is."""
+        while self._listener.is_due:
+            self.events += self._listener.take(ALL_BYTES)
+
+
+class LeavingReader(LateReader):
+    """One that leaves the hub as soon as its listener is closed, as a subscription of a WebSocket does."""
+
+    def __init__(self, hub: Hub, listener: Listener) -> None:
+        self._hub = hub
+        super().__init__(listener)
+
+    def write(self) -> None:
+        """Take what there is, and leave after the last of it."""
+        super().write()
+        if self._listener.close_reason is not None:
+            self._hub.leave(self._listener)
+
+
+class FailingReader:
+    """A writer that fails at whatever it is told."""
+
+    def schedule(self) -> None:
+        """Fail."""
+        raise OSError("it cannot be scheduled")
+
+    def write(self) -> None:
+        """Fail."""
+        raise OSError("it cannot be written")
 
 
 async def settle() -> None:

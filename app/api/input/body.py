@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -59,6 +60,33 @@ class BodyReader:
                 headers=_CLOSE,
             ) from None
 
+    async def stream(self, receive: Receive) -> AsyncIterator[bytes]:
+        """The parts of a body of any length, as they come; nothing is read ahead.
+
+        Args:
+            receive: the request's channel (ASGI).
+
+        Raises:
+            ProblemError: BODY_TIMEOUT, which closes the connection: nothing came for as long as a whole body
+                may take.
+            ClientDisconnect: the client left before the end.
+        """
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise ProblemError(
+                    ProblemType.BODY_TIMEOUT,
+                    f"the body stopped for {self._timeout_seconds:g} s; what came before is published",
+                    headers=_CLOSE,
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
+
     async def _rest(self, receive: Receive, message: Message) -> bytes:
         parts: list[bytes] = []
         size = 0
@@ -103,3 +131,24 @@ def require_json(content_type: bytes | None, hint: str) -> None:
             field="Content-Type",
             hint=hint,
         )
+
+
+def require_text(payload: bytes, field: str) -> None:
+    """Check a payload that is said to be text: a broker may end the connection on one that is none.
+
+    Args:
+        payload: the payload.
+        field: what says so.
+
+    Raises:
+        ProblemError: INVALID_PAYLOAD where it is not UTF-8 (MQTT 5 §3.3.2.3.2).
+    """
+    try:
+        payload.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProblemError(
+            ProblemType.INVALID_PAYLOAD,
+            f"the payload is said to be UTF-8 text, and is not: byte {error.start + 1}; nothing was sent",
+            field=field,
+            hint="leave the payload format out, or set it to 0",
+        ) from None

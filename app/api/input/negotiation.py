@@ -33,6 +33,17 @@ def preferred(headers: Iterable[tuple[bytes, bytes]], forms: Sequence[str]) -> s
     return best
 
 
+def is_named(headers: Iterable[tuple[bytes, bytes]], form: str) -> bool:
+    """Whether the client names this form itself as one that it takes; a wildcard does not."""
+    ranges = (
+        _read(each)
+        for name, value in headers
+        if name == b"accept"
+        for each in value.decode("latin-1").split(",")
+    )
+    return any(media == form and weight > 0 for media, weight in ranges)
+
+
 def _read(text: str) -> tuple[str, float]:
     media, *parameters = (part.strip().lower() for part in text.split(";"))
     for parameter in parameters:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 from starlette.types import Scope
 
 from app.api.input.percent import percent_decode
-from app.problems import ProblemType
+from app.problems import ProblemError, ProblemType
 
 _NO_ROOT: Final = ""
 
@@ -53,8 +53,39 @@ def after_prefix(scope: Scope, prefix: bytes) -> bytes | None:
     return b"/" + parts[count + 1] if len(parts) > count + 1 else b""
 
 
+def required_topic(rest: bytes, in_query: str | None, path: str) -> str:
+    """The topic of a call that takes it behind its path or in its query.
+
+    Args:
+        rest: what follows the path, still percent-encoded.
+        in_query: the query parameter ``topic``, where it is there.
+        path: the call's path, for the hint.
+
+    Raises:
+        ProblemError: INVALID_TOPIC where it is nowhere, or cannot be decoded; INVALID_PARAMETER where it is
+            in both places.
+    """
+    topic = topic_in(rest)
+    if in_query is None:
+        if topic:
+            return topic
+        raise ProblemError(
+            ProblemType.INVALID_TOPIC,
+            "there is no topic; it must have at least one character",
+            field="topic",
+            hint=f"write {path}/{{topic}}, or {path}?topic=…",
+        )
+    if topic:
+        raise ProblemError(
+            ProblemType.INVALID_PARAMETER,
+            "the topic is in the path and in the query; it belongs in one of them",
+            field="topic",
+        )
+    return in_query
+
+
 def topic_in(rest: bytes) -> str:
-    """The topic or filter behind ``/v1/topics``: percent-decoded once, nothing else changed.
+    """The topic or filter behind a path: percent-decoded once, nothing else changed.
 
     ``%2F`` and ``/`` are one; leading slashes and empty levels survive. Empty where there is none.
 

@@ -45,6 +45,12 @@ def _seconds(text: Any) -> int:
     return int(text)
 
 
+def _payload_format(text: Any) -> int:
+    if text not in ("0", "1"):
+        raise ValueError("it is 0 or 1")
+    return int(text)
+
+
 def _topic_name(text: str) -> str:
     validate_topic(text)
     reason = why_not_a_string(text)
@@ -55,6 +61,7 @@ def _topic_name(text: str) -> str:
 
 QoS = Annotated[Literal[0, 1, 2], BeforeValidator(_qos)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
+PayloadFormat = Annotated[Literal[0, 1], BeforeValidator(_payload_format)]
 Seconds = Annotated[int, BeforeValidator(_seconds), Field(ge=0, le=MAX_SECONDS)]
 TopicName = Annotated[
     str,
@@ -103,12 +110,27 @@ class RetainedQuery(ClearQuery):
     response_topic: TopicName | None = Field(
         None, description="Where an answer is expected (MQTT 5 §3.3.2.3.5).", examples=["replies/7"]
     )
+    payload_format: PayloadFormat | None = Field(
+        None,
+        description="1 says that the payload is UTF-8 text, 0 that it is any bytes (MQTT 5 §3.3.2.3.2).",
+        examples=[1],
+    )
 
 
 class PublishQuery(RetainedQuery):
     """What may be said about a message."""
 
     retain: Flag = Field(False, description="Keep the message as the topic's value (MQTT 5 §3.3.1.3).")
+
+
+class BatchQuery(BaseModel):
+    """What may be said about a batch."""
+
+    model_config = _QUERY_MODEL
+
+    results: Literal["all", "failed"] = Field(
+        "all", description="What the answer lists: every message, or the failed ones.", examples=["failed"]
+    )
 
 
 def parse_query(raw: bytes, model: type[Query]) -> Query:

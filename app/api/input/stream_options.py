@@ -18,12 +18,15 @@ MIN_INTERVAL_SECONDS: Final = 0.01
 MAX_LIMIT: Final = 2**53 - 1
 
 PolicyName = Literal["resume", "latest", "drop"]
+FormatName = Literal["envelope", "raw", "cloudevents"]
 
 _ABOUT: Final = {
     "topics": "Topic filters (MQTT 5 §4.7). A message is in the stream once however many of them match.",
     "qos": "The highest quality of service wanted (MQTT 5 §3.8.3.1).",
     "retained": "Begin with the retained messages that match.",
-    "format": "`envelope`: topic, payload, properties and all, as one JSON object. `raw`: the payload alone.",
+    "format": "`envelope`: topic, payload, properties and all, as one JSON object. `raw`: the payload alone. "
+    "`cloudevents`: a CloudEvent in structured mode; so it is where `Accept` names "
+    "`application/cloudevents+json`, too.",
     "policy": "What happens when the reader does not keep up. `resume`: the stream ends with the reason "
     "`too_slow`, and the client comes back with its last event id. `latest`: only the newest message of each "
     "topic is kept for it. `drop`: the oldest are dropped. `lag` events tell of the last two.",
@@ -35,13 +38,15 @@ _ABOUT: Final = {
 }
 
 
-def _number(text: Any) -> float:
+def number_in(text: Any) -> float:
+    """A number of seconds in a query; raises ValueError."""
     if not (isinstance(text, str) and text.isascii() and text.replace(".", "", 1).isdigit()):
         raise ValueError("it is a number of seconds, such as 0.5")
     return float(text)
 
 
-def _count(text: Any) -> int:
+def count_in(text: Any) -> int:
+    """A whole number in a query; raises ValueError."""
     if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 17):
         raise ValueError("it is a whole number")
     return int(text)
@@ -51,12 +56,20 @@ IntervalSeconds = Annotated[float, Field(ge=MIN_INTERVAL_SECONDS, le=MAX_INTERVA
 Count = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 
 
+def _some(topics: Any) -> Any:
+    if topics == []:
+        raise ValueError("it names at least one topic filter")
+    if type(topics) is str:
+        raise ValueError('it is a list of topic filters, such as ["sensors/#"]')
+    return topics
+
+
 class SubscriptionOptions(BaseModel):
     """What may be said about one subscription, as JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    topics: tuple[StrictStr, ...] = Field(
+    topics: Annotated[tuple[StrictStr, ...], BeforeValidator(_some)] = Field(
         min_length=1, description=_ABOUT["topics"], examples=[["sensors/+/temperature", "alerts/#"]]
     )
     qos: StrictQoS = Field(1, description=_ABOUT["qos"])
@@ -83,7 +96,7 @@ class SubscribeRequest(SubscriptionOptions):
         json_schema_extra={"examples": [{"topics": ["sensors/+/temperature", "alerts/#"], "qos": 1}]}
     )
 
-    format: Literal["envelope", "raw"] = Field("envelope", description=_ABOUT["format"])
+    format: FormatName = Field("envelope", description=_ABOUT["format"])
     idle_timeout: Annotated[IntervalSeconds, Field(strict=True)] | None = Field(
         None, description=_ABOUT["idle_timeout"], examples=[30]
     )
@@ -101,15 +114,15 @@ class SubscribeQuery(BaseModel):
     )
     qos: QoS = Field(1, description=_ABOUT["qos"], examples=[1])
     retained: Flag = Field(True, description=_ABOUT["retained"], examples=[True])
-    format: Literal["envelope", "raw"] = Field("envelope", description=_ABOUT["format"])
+    format: FormatName = Field("envelope", description=_ABOUT["format"])
     policy: PolicyName = Field("resume", description=_ABOUT["policy"])
-    interval: Annotated[IntervalSeconds, BeforeValidator(_number)] | None = Field(
+    interval: Annotated[IntervalSeconds, BeforeValidator(number_in)] | None = Field(
         None, description=_ABOUT["interval"], examples=[0.5]
     )
-    limit: Annotated[Count, BeforeValidator(_count)] | None = Field(
+    limit: Annotated[Count, BeforeValidator(count_in)] | None = Field(
         None, description=_ABOUT["limit"], examples=[10]
     )
-    idle_timeout: Annotated[IntervalSeconds, BeforeValidator(_number)] | None = Field(
+    idle_timeout: Annotated[IntervalSeconds, BeforeValidator(number_in)] | None = Field(
         None, description=_ABOUT["idle_timeout"], examples=[30]
     )
     last_event_id: str | None = Field(None, description=_ABOUT["last_event_id"])

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import orjson
 
-from app.api import publish, topics
-from app.api.input.headers import CORRELATION_DATA, USER_PROPERTY
-from app.api.input.query import TOPIC_PATTERN, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
-from app.api.models import RetainedMessage
+from app.api import batch, publish, topics
+from app.api.input.idempotency_key import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, KEY_PATTERN
+from app.api.input.query import TOPIC_PATTERN, BatchQuery, ClearQuery, PublishQuery, RetainedQuery, TopicQuery
+from app.api.models import BatchAnswer, PublishRequest, RetainedMessage
+from app.api.operations.headers import MESSAGE_HEADERS, TRACE_HEADERS, message_headers
 from app.api.operations.parts import (
     BROKER_PROBLEMS,
     EXAMPLE_TOPIC,
@@ -20,14 +21,25 @@ from app.api.operations.parts import (
     problems,
     query_parameters,
 )
+from app.api.output.messages import JSON, NDJSON
 from app.problems import ProblemType
+from app.publishing.cloud_events import BATCH, STRUCTURED
 
 TOPIC_PATH: Final = topics.TopicsRoute.path_format
+IDEMPOTENCY_PROBLEMS: Final = (
+    ProblemType.INVALID_HEADER,
+    ProblemType.CONFLICT,
+    ProblemType.IDEMPOTENCY_KEY_REUSED,
+    ProblemType.TOO_MANY_REQUESTS,
+    ProblemType.IDEMPOTENCY_UNAVAILABLE,
+)
+"""What may be said of an Idempotency-Key, on any call that honours it."""
+
 _PUBLISH: Final = (
     *QUERY_PROBLEMS,
     *BROKER_PROBLEMS,
+    *IDEMPOTENCY_PROBLEMS,
     ProblemType.INVALID_HEADER,
-    ProblemType.UNSUPPORTED_HEADER,
     ProblemType.RESERVED_TOPIC,
     ProblemType.QUEUE_FULL,
     ProblemType.OUTCOME_UNKNOWN,
@@ -39,6 +51,13 @@ _BODY: Final = (
     ProblemType.BODY_TOO_LARGE,
     ProblemType.PACKET_TOO_LARGE,
     ProblemType.INVALID_PAYLOAD,
+    ProblemType.SCHEMA_MISMATCH,
+)
+_RAW_BODY: Final = (
+    *_BODY,
+    ProblemType.INVALID_CLOUD_EVENT,
+    ProblemType.MALFORMED_BODY,
+    ProblemType.UNSUPPORTED_MEDIA_TYPE,
 )
 _JSON_BODY: Final = (
     *_BODY,
@@ -55,12 +74,17 @@ _READ: Final = (
     ProblemType.BROKER_TIMEOUT,
 )
 
-_RETAINED_HEADERS: Final[dict[str, tuple[str, str]]] = {
-    "Mqtt-Topic": ("The topic, percent-encoded.", EXAMPLE_TOPIC),
-    "Mqtt-User-Property": ("`name=value`, percent-encoded, once for each user property.", "unit=celsius"),
-    "Mqtt-Correlation-Data": ("The correlation data in base64, where there is some.", "cmVxLTc="),
-    "Mqtt-Response-Topic": ("Where an answer is expected, percent-encoded.", "replies/7"),
-    "Mqtt-Message-Expiry": ("Seconds that are left until the broker forgets the message.", "3600"),
+_EVENT: Final = {
+    "specversion": "1.0",
+    "id": "5f2c9a01-17",
+    "source": "/mqtt",
+    "type": "io.tidegate.message",
+    "subject": EXAMPLE_TOPIC,
+    "time": "2026-01-31T12:00:00.000Z",
+    "mqttqos": 0,
+    "mqttretain": True,
+    "datacontenttype": "application/json",
+    "data": {"celsius": 21.5},
 }
 
 
@@ -74,6 +98,7 @@ def paths() -> dict[str, Any]:
                 "operationId": "publish_message",
                 "tags": ["publish"],
                 "summary": "Publish one message as JSON",
+                "parameters": [*TRACE_HEADERS, idempotency_key()],
                 "requestBody": {
                     "required": True,
                     "content": {"application/json": {"schema": {"$ref": REF + "PublishRequest"}}},
@@ -81,6 +106,83 @@ def paths() -> dict[str, Any]:
                 "responses": _publish_answers(_JSON_BODY),
             }
         },
+        batch.PATH: {"post": _batch_operation()},
+    }
+
+
+def _batch_operation() -> dict[str, Any]:
+    example = example_of(PublishRequest)
+    content = {
+        batch.JSON: {"schema": {"$ref": REF + "BatchAnswer"}},
+        NDJSON: {
+            "schema": {"type": "string", "description": "A result a line; the last line has the counts."},
+            "example": '{"index":0,"qos":1,"reason_code":0,"reason":"Success"}\n{"accepted":1,"failed":0}\n',
+        },
+    }
+    partly = {batch.JSON: {"schema": {"$ref": REF + "BatchAnswer"}, "example": example_of(BatchAnswer)}}
+    return {
+        "operationId": "publish_batch",
+        "tags": ["publish"],
+        "summary": "Publish many messages",
+        "description": "An array is read whole before the first message is sent. Lines are published as they "
+        "come, in a body of any length. A message that fails does not keep back the others. Where none was "
+        "accepted, the answer is the problem of the first, with the members `accepted`, `failed` and "
+        "`results` in it. An answer in lines begins with 200 before its end is known: read the last line.",
+        "parameters": [*query_parameters(BatchQuery), idempotency_key()],
+        "requestBody": {
+            "required": True,
+            "content": {
+                batch.JSON: {
+                    "schema": {"type": "array", "minItems": 1, "items": {"$ref": REF + "PublishRequest"}},
+                    "example": [example],
+                },
+                NDJSON: {
+                    "schema": {"type": "string", "description": "One such object a line."},
+                    "example": orjson.dumps(example).decode() + "\n",
+                },
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "All were accepted. In lines: see the last one.",
+                "headers": replayed(),
+                "content": content,
+            },
+            "202": {
+                "description": "All were handed over, all of them with QoS 0.",
+                "headers": replayed(),
+                "content": {batch.JSON: {"schema": {"$ref": REF + "BatchAnswer"}}},
+            },
+            "207": {
+                "description": "Some were accepted, and some failed.",
+                "headers": replayed(),
+                "content": partly,
+            },
+            **problems((*_JSON_BODY, ProblemType.NOT_ACCEPTABLE)),
+        },
+    }
+
+
+def idempotency_key() -> dict[str, Any]:
+    """The header, as every call has it that honours it."""
+    return {
+        "name": IDEMPOTENCY_KEY,
+        "in": "header",
+        "description": "Makes the request safe to repeat: the same request with the same key is published "
+        "once, and answered as the first was. 1 to 255 printable ASCII characters, bare or in quotes.",
+        "schema": {"type": "string", "pattern": KEY_PATTERN},
+        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    }
+
+
+def replayed() -> dict[str, Any]:
+    """The header of an answer that stems from an earlier request."""
+    return {
+        IDEMPOTENCY_REPLAYED: {
+            "description": "`true` where this request published nothing, and the answer is that of an "
+            "earlier one with the same key.",
+            "schema": {"type": "string", "enum": ["true"]},
+        }
     }
 
 
@@ -108,18 +210,29 @@ def _topic_operations(suffix: str, topic: Callable[[dict[str, Any]], dict[str, A
             "tags": ["publish"],
             "summary": "Publish the body to a topic",
             "description": "A Content-Type other than the form type, which `curl -d` sends unasked, becomes "
-            "the MQTT 5 content type.",
-            "parameters": [name, *query_parameters(PublishQuery), *_message_headers()],
+            "the MQTT 5 content type. With `ce-…` headers the message is a CloudEvent in binary mode, with "
+            "`Content-Type: application/cloudevents+json` one in structured mode; either is checked.",
+            "parameters": [
+                name,
+                *query_parameters(PublishQuery),
+                *message_headers(),
+                idempotency_key(),
+            ],
             "requestBody": body,
-            "responses": _publish_answers(_BODY),
+            "responses": _publish_answers(_RAW_BODY),
         },
         "put": {
             "operationId": "publish_retained" + suffix,
             "tags": ["publish"],
             "summary": "Publish the body and keep it as the topic's value",
-            "parameters": [name, *query_parameters(RetainedQuery), *_message_headers()],
+            "parameters": [
+                name,
+                *query_parameters(RetainedQuery),
+                *message_headers(),
+                idempotency_key(),
+            ],
             "requestBody": {**body, "required": True},
-            "responses": _publish_answers(_BODY),
+            "responses": _publish_answers(_RAW_BODY),
         },
         "get": {
             "operationId": "get_retained" + suffix,
@@ -134,7 +247,7 @@ def _topic_operations(suffix: str, topic: Callable[[dict[str, Any]], dict[str, A
             "tags": ["retained"],
             "summary": "Clear what is kept for a topic",
             "description": "Publishes an empty retained message; a success also where nothing is kept.",
-            "parameters": [name, *query_parameters(ClearQuery)],
+            "parameters": [name, *query_parameters(ClearQuery), idempotency_key()],
             "responses": _publish_answers(_PUBLISH),
         },
     }
@@ -169,9 +282,10 @@ def _publish_answers(kinds: tuple[ProblemType, ...]) -> dict[str, Any]:
     handed_over = "QoS 0: the bytes are with the connected socket, and nobody will acknowledge them."
     sent = {"topic": EXAMPLE_TOPIC, "qos": 0, "retain": False, "reason_code": 0, "reason": "Success"}
     return {
-        "200": {"description": acknowledged, "content": content},
+        "200": {"description": acknowledged, "headers": replayed(), "content": content},
         "202": {
             "description": handed_over,
+            "headers": replayed(),
             "content": {"application/json": {"schema": {"$ref": REF + "PublishAnswer"}, "example": sent}},
         },
         **problems(kinds),
@@ -186,11 +300,11 @@ def _retained_answer() -> dict[str, Any]:
         "none. A filter: the messages, ordered by topic.",
         "headers": {
             name: {"description": description, "schema": {"type": "string"}, "example": value}
-            for name, (description, value) in _RETAINED_HEADERS.items()
+            for name, (description, value) in MESSAGE_HEADERS.items()
         },
         "content": {
             "*/*": {"schema": {"type": "string", "format": "binary"}, "example": "21.5"},
-            topics.JSON: {
+            JSON: {
                 "schema": {
                     "anyOf": [
                         {"type": "array", "items": item, "description": "Of a filter."},
@@ -199,29 +313,24 @@ def _retained_answer() -> dict[str, Any]:
                 },
                 "example": [example],
             },
-            topics.NDJSON: {
+            NDJSON: {
                 "schema": {"type": "string", "description": "One such object a line."},
                 "example": orjson.dumps(example).decode() + "\n",
             },
+            STRUCTURED: {
+                "schema": {
+                    "type": "object",
+                    "description": "Of a topic, where Accept names it: a CloudEvent.",
+                },
+                "example": _EVENT,
+            },
+            BATCH: {
+                "schema": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "description": "Of a filter, where Accept prefers it: a CloudEvent each.",
+                },
+                "example": [_EVENT],
+            },
         },
     }
-
-
-def _message_headers() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": USER_PROPERTY,
-            "in": "header",
-            "description": "`name=value`, percent-encoded; may be there several times, and the order is kept "
-            "(MQTT 5 §3.3.2.3.7). Refused where the broker connection is MQTT 3.1.1.",
-            "schema": {"type": "string", "pattern": "^[^=]*=.*$"},
-            "example": "unit=celsius",
-        },
-        {
-            "name": CORRELATION_DATA,
-            "in": "header",
-            "description": "Base64 (MQTT 5 §3.3.2.3.6). Refused where the broker connection is MQTT 3.1.1.",
-            "schema": {"type": "string", "contentEncoding": "base64"},
-            "example": "cmVxLTc=",
-        },
-    ]

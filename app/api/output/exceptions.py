@@ -13,8 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.api.output.refusals import json_pointer
-from app.problems import CONTENT_TYPE, ProblemError, ProblemType, problem_of
+from app.problems import CONTENT_TYPE, ProblemError, ProblemType, json_pointer, problem_of
 from tidegate.errors import MQTTError
 
 logger = logging.getLogger("tidegate.http")

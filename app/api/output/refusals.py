@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from app.problems import ProblemError, ProblemType, did_you_mean
+from app.problems import ProblemError, ProblemType, did_you_mean, json_pointer
 
 
 def empty_retained() -> ProblemError:
@@ -19,13 +19,15 @@ def empty_retained() -> ProblemError:
     )
 
 
-def without_properties(field: str) -> ProblemError:
+def without_properties(
+    field: str, *, hint: str = "leave it out, or connect the bridge to a broker with MQTT 5"
+) -> ProblemError:
     """The refusal of a property on a connection that has none."""
     return ProblemError(
         ProblemType.UNSUPPORTED,
         f"{field} needs MQTT 5, and the connection to the broker speaks MQTT 3.1.1; nothing was sent",
         field=field,
-        hint="leave it out, or connect the bridge to a broker with MQTT 5",
+        hint=hint,
     )
 
 
@@ -37,7 +39,8 @@ def malformed_body(reason: str, *, what: str = "the body") -> ProblemError:
 def invalid_body(error: ValidationError, model: type[BaseModel]) -> ProblemError:
     """The refusal of a body that is JSON, but not the model's; of one that is not JSON, MALFORMED_BODY."""
     found = error.errors(include_url=False, include_input=False)
-    first = found[0]
+    # A member that is not known may be a typo of one that is missing.
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     if first["type"] == "json_invalid":
         return malformed_body(first["ctx"]["error"])
     pointer = json_pointer(first["loc"])
@@ -56,11 +59,6 @@ def invalid_body(error: ValidationError, model: type[BaseModel]) -> ProblemError
     return ProblemError(
         ProblemType.INVALID_BODY, f"{pointer or 'the body'}: {reason}", field=pointer, hint=hint
     )
-
-
-def json_pointer(location: Sequence[int | str]) -> str:
-    """A location as a JSON pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

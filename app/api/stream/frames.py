@@ -7,11 +7,13 @@ sends on its own is ``message``, or a control event under its own name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import orjson
+from msgspec import Raw
 from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
 
+from app.api.input.publish_request import Request, RequestReader
 from app.api.input.stream_options import SubscriptionOptions
 from app.api.models import PublishRequest
 from app.api.output.refusals import invalid_body, malformed_body
@@ -38,6 +40,7 @@ def _frame_id(value: object) -> object:
     )
 
 
+Id = int | str
 FrameId = Annotated[int | str, PlainValidator(_frame_id)]
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,11 +62,26 @@ class UnsubscribeFrame(BaseModel):
     subscription: FrameId
 
 
-class PublishFrame(PublishRequest):
+class PublishFrame(NamedTuple):
     """Publish a message; the answer comes when the broker has taken it."""
+
+    id: Id
+    message: Message
+
+
+class _PublishModel(PublishRequest):
+    """What such a frame looks like."""
 
     op: Literal["publish"]
     id: FrameId
+
+
+class _PublishMembers(Request, kw_only=True):
+    op: Raw
+    id: Raw
+
+    def count(self) -> int:
+        return super().count() + 2
 
 
 class PingFrame(BaseModel):
@@ -76,15 +94,15 @@ class PingFrame(BaseModel):
 
 
 Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | PingFrame
-Id = int | str
 
 _MODELS: Final[dict[str, tuple[type[BaseModel], TypeAdapter[Any]]]] = {
     "subscribe": (SubscribeFrame, TypeAdapter(SubscribeFrame)),
     "unsubscribe": (UnsubscribeFrame, TypeAdapter(UnsubscribeFrame)),
-    "publish": (PublishFrame, TypeAdapter(PublishFrame)),
+    "publish": (_PublishModel, TypeAdapter(_PublishModel)),
     "ping": (PingFrame, TypeAdapter(PingFrame)),
 }
 _id: Final[TypeAdapter[int | str]] = TypeAdapter(FrameId)
+_read_publish: Final = RequestReader(_PublishMembers, _PublishModel).read
 _lines: Final = LinesForm()
 
 
@@ -113,6 +131,11 @@ def read_frame(text: bytes) -> tuple[Frame | ProblemError, Id | None]:
             hint=did_you_mean(str(op), _MODELS) if op is not None else f"known are {', '.join(_MODELS)}",
         )
         return problem, known_id
+    if op == "publish" and known_id is not None:
+        try:
+            return PublishFrame(known_id, _read_publish(text)), known_id
+        except ProblemError as problem:
+            return problem, known_id
     model, adapter = _MODELS[op]
     try:
         frame: Frame = adapter.validate_json(text)
@@ -144,7 +167,13 @@ def refusal_frame(frame_id: Id | None, problem: ProblemError) -> str:
 
 
 def event_frames(
-    subscription: bytes, events: Sequence[Event | ControlEvent], qos: int, epoch: str, *, marked: bool
+    subscription: bytes,
+    events: Sequence[Event | ControlEvent],
+    qos: int,
+    epoch: str,
+    *,
+    marked: bool,
+    filters: str = "",
 ) -> list[str]:
     """What happened on a subscription, a frame each.
 
@@ -154,16 +183,17 @@ def event_frames(
         qos: the QoS asked for.
         epoch: the run of the bridge.
         marked: the ids tell that retained messages are still on their way.
+        filters: the digest of the subscription's filters, for ids.
     """
     frames: list[str] = []
     for event in events:
         if isinstance(event, Event):
-            line = _lines.encode([event], qos, epoch, marked=marked)
+            line = _lines.encode([event], qos, epoch, marked=marked, filters=filters)
             frames.append((b'{"op":"message","subscription":%b,%b' % (subscription, line[1:-1])).decode())
         else:
             facts = dict(event.facts)
             if event.sequence:
-                facts["id"] = str(Position(epoch, event.sequence, marked))
+                facts["id"] = str(Position(epoch, event.sequence, filters, marked))
             frames.append(
                 orjson.dumps({"op": event.name, "subscription": orjson.loads(subscription), **facts}).decode()
             )

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api.stream.forms import Form
 from app.api.stream.sending import Sending
 from app.api.stream.wheel import Wheel
+from app.connections import ABORT, UNSENT_BYTES
 from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
@@ -96,19 +97,19 @@ class Outlet:
         self._wakes_at = 0
         self._sending: Sending | None = None
 
-    async def begin(
-        self, send: Send, start: Message, opening: bytes, *, abort: Callable[[], object] | None
-    ) -> None:
+    async def begin(self, scope: Scope, send: Send, start: Message, opening: bytes) -> None:
         """Begin the response; if that fails the listener leaves.
 
         Args:
+            scope: the request's, in which the server may have ways to watch the connection and to end it.
             send: ASGI's.
             start: the ``http.response.start``.
             opening: the first bytes of the body.
-            abort: gives the connection up, if the server has a way.
         """
-        self._abort = abort
-        self._sending = Sending(send, self, timeout_seconds=self._pace.send_timeout)
+        self._abort = scope.get(ABORT)
+        self._sending = Sending(
+            send, self, timeout_seconds=self._pace.send_timeout, unsent_bytes=scope.get(UNSENT_BYTES)
+        )
         try:
             await send(start)
             await send({"type": "http.response.body", "body": opening, "more_body": True})
@@ -166,7 +167,9 @@ class Outlet:
         self._wrote_at = self._loop.time()
         if self._pace.idle_timeout is not None and any(isinstance(each, Event) for each in events):
             self._message_at = self._wrote_at
-        return self._form.encode(events, listener.qos, self._hub.epoch, marked=self._is_marked)
+        return self._form.encode(
+            events, listener.qos, self._hub.epoch, marked=self._is_marked, filters=listener.digest
+        )
 
     def _until_untold(self, events: list[Event | ControlEvent]) -> list[Event | ControlEvent]:
         """The events up to what this form has no words for; the stream ends there."""
@@ -223,5 +226,5 @@ class Outlet:
         body = self._form.heartbeat
         if self._is_marked and not self._listener.settle():
             self._is_marked = False
-            body += self._form.standing(self._hub.position)
+            body += self._form.standing(self._hub.position_of(self._listener))
         self._sending.send({"type": "http.response.body", "body": body, "more_body": True})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from types import coroutine
 from typing import Any, Protocol
 
@@ -36,19 +36,39 @@ class Sending:
         send: ASGI's.
         sender: whose messages they are.
         timeout_seconds: how long the connection may take nothing.
+        unsent_bytes: how much was written and is not with the kernel yet; where it cannot be known, the whole
+            of one message has to be taken in the time.
 
     Attributes:
         is_blocked: nothing may be sent at the moment.
         has_failed: nothing can be sent any more.
     """
 
-    __slots__ = ("_send", "_sender", "_task", "_timeout_seconds", "has_failed", "is_blocked")
+    __slots__ = (
+        "_send",
+        "_sender",
+        "_task",
+        "_timeout_seconds",
+        "_timer",
+        "_unsent_bytes",
+        "has_failed",
+        "is_blocked",
+    )
 
-    def __init__(self, send: Send, sender: Sender, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        send: Send,
+        sender: Sender,
+        *,
+        timeout_seconds: float,
+        unsent_bytes: Callable[[], int] | None = None,
+    ) -> None:
         self._send = send
+        self._unsent_bytes = unsent_bytes or _unknown
         self._timeout_seconds = timeout_seconds
         self._sender = sender
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.is_blocked = False
         self.has_failed = False
 
@@ -73,7 +93,8 @@ class Sending:
 
     async def _finish(self, rest: Awaitable[None]) -> None:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(None) as bound:
+                self._watch(bound, None)
                 await rest
         except TimeoutError:
             self.has_failed = True
@@ -86,7 +107,22 @@ class Sending:
             self.is_blocked = False
         finally:
             self._task = None
+            if self._timer is not None:
+                self._timer.cancel()
         self._sender.write()
+
+    def _watch(self, bound: asyncio.Timeout, before: int | None) -> None:
+        """End the wait where nothing went since the last look; look again later where something did."""
+        loop = asyncio.get_running_loop()
+        unsent = self._unsent_bytes()
+        if before is not None and unsent >= before:
+            bound.reschedule(loop.time())
+        else:
+            self._timer = loop.call_later(self._timeout_seconds, self._watch, bound, unsent)
+
+
+def _unknown() -> int:
+    return 0
 
 
 @coroutine

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.input.publish_request import message_of
+from app.api.input.publish_request import require_carriable
 from app.api.stream.frames import (
     Id,
     PingFrame,
@@ -30,10 +30,11 @@ from app.api.stream.frames import (
     refusal_frame,
     socket_frame,
 )
+from app.api.stream.outlet import FAREWELL_SECONDS
 from app.api.stream.sending import Sending
 from app.api.stream.socket_stream import SocketStream
 from app.api.stream.subscriptions import Subscriptions
-from app.connections import ABORT
+from app.connections import ABORT, UNSENT_BYTES
 from app.hub.event import ControlEvent
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
@@ -91,6 +92,7 @@ class Socket:
         self._has_room.set()
         self._is_closing = False
         self._has_said_goodbye = False
+        self._may_be_given_up = False
         self._abort: Any = None
         self._request: asyncio.Task[Any] | None = None
         self.sending: Sending | None = None
@@ -103,7 +105,12 @@ class Socket:
         lifetime = None
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
-            self.sending = Sending(send, self, timeout_seconds=self._settings.stream_send_timeout_seconds)
+            self.sending = Sending(
+                send,
+                self,
+                timeout_seconds=self._settings.stream_send_timeout_seconds,
+                unsent_bytes=scope.get(UNSENT_BYTES),
+            )
             self._listener.attach(self)
             if self._settings.stream_lifetime_seconds is not None:
                 lifetime = loop.call_later(
@@ -116,14 +123,16 @@ class Socket:
             if lifetime is not None:
                 lifetime.cancel()
             for stream in self._streams.values():
-                self.hub.leave(stream.listener)
+                stream.end()
             self.hub.leave(self._listener)
             for opening in self._opening.values():
                 opening.task.cancel()  # what was to be published is: the client may leave before the answer
             if self.sending is not None:
                 self.sending.cancel()
             reason = self._listener.close_reason
-            logger.info("a WebSocket ended: %s", reason.reason if reason is not None else "unknown")
+            assert reason is not None  # whoever leaves is closed
+            self.hub.ended[reason] += 1
+            logger.info("a WebSocket ended: %s", reason.reason)
 
     # What comes in.
 
@@ -149,7 +158,7 @@ class Socket:
         elif isinstance(frame, SubscribeFrame):
             self._begin_to_subscribe(frame)
         else:
-            self._spawn(frame.id, self._publish, frame, text.encode())
+            self._spawn(frame.id, self._publish, frame)
         await self._has_room.wait()
 
     def _begin_to_subscribe(self, frame: SubscribeFrame) -> None:
@@ -212,10 +221,10 @@ class Socket:
         stream.end()
         self._answer(acknowledgement(frame.id, subscription=frame.subscription))
 
-    async def _publish(self, frame: PublishFrame, text: bytes) -> None:
-        message = message_of(frame, text, self._gate.limits)
-        reason_code = await self._gate.publish(message)
-        self._answer(acknowledged_publish(frame.id, message, reason_code))
+    async def _publish(self, frame: PublishFrame) -> None:
+        require_carriable(frame.message, self._gate.limits)
+        reason_code = await self._gate.publish(frame.message)
+        self._answer(acknowledged_publish(frame.id, frame.message, reason_code))
 
     def _spawn(
         self, frame_id: Id, work: Callable[..., Awaitable[None]], *arguments: Any
@@ -283,8 +292,13 @@ class Socket:
             self._write_answers()
         for stream in list(self._streams.values()):
             stream.write()
-        if self._listener.close_reason is not None and not sending.is_blocked:
-            self._say_goodbye(self._listener.close_reason)
+        reason = self._listener.close_reason
+        if reason is CloseReason.SHUTDOWN and not self._may_be_given_up:
+            # the bridge does not wait for long for a client that reads nothing, not even the close
+            self._may_be_given_up = True
+            asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self.give_up)
+        if reason is not None and not sending.is_blocked:
+            self._say_goodbye(reason)
 
     def _say_goodbye(self, reason: CloseReason) -> None:
         assert self.sending is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,8 @@ from app.hub.hub import Hub
 from app.hub.listener import Listener
 
 PIECE_BYTES: Final = 65_536
+
+logger = logging.getLogger("tidegate.streams")
 
 
 class SocketStream:
@@ -69,6 +72,11 @@ class SocketStream:
         """Leave the hub."""
         self._has_ended = True
         self._hub.leave(self.listener)
+        reason = self.listener.close_reason
+        assert reason is not None  # whoever leaves is closed
+        logger.info(
+            "a subscription of %d filters on a WebSocket ended: %s", len(self.listener.filters), reason.reason
+        )
 
     def _take(self) -> None:
         listener = self.listener
@@ -78,5 +86,7 @@ class SocketStream:
             for event in listener.take(PIECE_BYTES)
             if not (isinstance(event, ControlEvent) and event.name == "broker")
         ]
-        marked = listener.lacks_retained
-        self._frames.extend(event_frames(self._id_json, events, listener.qos, self._hub.epoch, marked=marked))
+        marked, filters = listener.lacks_retained, listener.digest
+        self._frames.extend(
+            event_frames(self._id_json, events, listener.qos, self._hub.epoch, marked=marked, filters=filters)
+        )

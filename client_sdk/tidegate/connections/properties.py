@@ -16,22 +16,6 @@ IN_FLIGHT_UNTOLD: Final = 20
 messages beyond it were seen to be acknowledged and dropped."""
 
 
-def fill(target: Any, carried: Properties) -> None:
-    """Set the properties of a PUBLISH to send (MQTT 5 §3.3.2.3)."""
-    if carried.payload_format is not None:
-        target.PayloadFormatIndicator = carried.payload_format
-    if carried.message_expiry is not None:
-        target.MessageExpiryInterval = carried.message_expiry
-    if carried.content_type is not None:
-        target.ContentType = carried.content_type
-    if carried.response_topic is not None:
-        target.ResponseTopic = carried.response_topic
-    if carried.correlation_data is not None:
-        target.CorrelationData = carried.correlation_data
-    if carried.user_properties:
-        target.UserProperty = list(carried.user_properties)
-
-
 def read(found: Mapping[str, Any]) -> tuple[Properties, tuple[int, ...]]:
     """The message's own properties, and the subscription identifiers of this copy."""
     correlation_data = found.get("CorrelationData")

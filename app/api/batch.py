@@ -1,0 +1,222 @@
+"""``POST /v1/publish/batch``: many messages, as a JSON array or one a line (NDJSON).
+
+Rules:
+
+1. An array is read whole, within the bounds of a body, before the first message is sent; a body that is no
+   array sends nothing.
+2. Lines are published as they arrive, and a body of them has no end that it must come to: no more is read
+   than is in work. What went before a body that breaks off is published.
+3. A message that cannot be taken fails alone, as it would by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+from starlette.types import Receive, Scope, Send
+
+from app.api.input.body import BodyReader, require_json
+from app.api.input.headers import read_headers, refuse_idempotency_key, refuse_mqtt_headers
+from app.api.input.lines import Lines
+from app.api.input.negotiation import preferred
+from app.api.input.publish_request import read_message, require_carriable
+from app.api.input.query import BatchQuery, parse_query
+from app.api.output.answer import answer
+from app.api.output.batch_answer import NDJSON, BatchWriter, LinesAnswer, batch_answer
+from app.api.output.once import Once
+from app.api.output.refusals import malformed_body
+from app.api.raw_route import RawRoute
+from app.connections import ABORT
+from app.problems import ProblemError, ProblemType
+from app.publishing.batch import Batch
+from app.publishing.gate import Gate
+from app.publishing.idempotency import fingerprint_of_body
+from app.publishing.outcomes import Outcomes
+from app.settings import Settings
+from tidegate.message import NO_PROPERTIES, Message
+
+PATH: Final = "/v1/publish/batch"
+JSON: Final = "application/json"
+
+Items = list[bytes | ProblemError]
+
+_is_ndjson: Final = re.compile(rb"\s*application/x-ndjson\s*(?:;|$)", re.IGNORECASE).match
+_read_array: Final = msgspec.json.Decoder(list[Raw]).decode
+
+
+class BatchRoute(RawRoute):
+    """The call.
+
+    Args:
+        gate: the way to the broker.
+        bodies: how bodies are read.
+        once: how an Idempotency-Key is honoured.
+        settings: the bounds on messages and on slow readers.
+    """
+
+    path = PATH
+    path_format = PATH
+    methods = ("POST",)
+
+    def __init__(self, gate: Gate, bodies: BodyReader, once: Once, settings: Settings) -> None:
+        super().__init__()
+        self._gate = gate
+        self._bodies = bodies
+        self._once = once
+        self._publish_timeout_seconds = settings.publish_timeout_seconds
+        self._max_waiting = settings.max_waiting
+        self._send_timeout_seconds = settings.stream_send_timeout_seconds
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        query = parse_query(scope["query_string"], BatchQuery)
+        headers = read_headers(scope["headers"])
+        refuse_mqtt_headers(headers, "write it into the member 'properties' of each message")
+        form = preferred(scope["headers"], (JSON, NDJSON))
+        if headers.content_type is not None and _is_ndjson(headers.content_type):
+            parts = self._lines(receive)
+        else:
+            require_json(
+                headers.content_type, f"send Content-Type: {JSON} for an array, or {NDJSON} for lines"
+            )
+            body = await self._bodies.read(receive, headers.content_length)
+            if form == JSON:
+                await self._answer_array(send, body, query, headers.idempotency_key)
+                return
+            parts = _once(split_array(body))
+        refuse_idempotency_key(headers, "lines are published and answered as they come, and nothing is kept")
+        await self._publish_lines(scope, receive, send, parts, query, form)
+
+    async def _answer_array(self, send: Send, body: bytes, query: BatchQuery, key: str | None) -> None:
+        outcomes = Outcomes(lists_successes=query.results == "all")
+        work = partial(self._publish_array, body, outcomes)
+        if key is None:
+            await work(send)
+        else:
+            fingerprint = fingerprint_of_body(f"POST {PATH}?results={query.results}", body)
+            await self._once.answer(
+                send, key, fingerprint, 2, work, _answer_late, keeps=lambda: outcomes.may_have_sent
+            )
+
+    async def _publish_array(self, body: bytes, outcomes: Outcomes, send: Send) -> None:
+        items = split_array(body)
+        if not items:
+            raise _no_messages()
+        batch = self._begin(outcomes)
+        try:
+            await self._add(batch, items)
+            await batch.finish()
+        finally:
+            batch.abandon()
+        found = batch_answer(outcomes)
+        await answer(send, found.status, found.headers, b"".join(found.parts))
+
+    async def _publish_lines(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        parts: AsyncIterator[Items],
+        query: BatchQuery,
+        form: str,
+    ) -> None:
+        outcomes = Outcomes(lists_successes=query.results == "all")
+        batch = self._begin(outcomes)
+        abort = scope.get(ABORT, _nothing)
+        writer = BatchWriter(receive, send, abort, timeout_seconds=self._send_timeout_seconds)
+        lines = LinesAnswer(send, batch, outcomes) if form == NDJSON else None
+        cut: ProblemError | None = None
+        try:
+            try:
+                async for items in parts:
+                    await self._add(batch, items)
+                    if lines is not None:
+                        lines.wake()
+            except ProblemError as problem:
+                cut = problem
+            await batch.finish()
+            if not outcomes.count and cut is None:
+                raise _no_messages()
+            if lines is None:
+                await writer.write(batch_answer(outcomes, cut))
+            else:
+                await writer.end(lines, outcomes, cut)
+        finally:
+            if lines is not None:
+                await lines.cancel()
+            batch.abandon()
+
+    def _begin(self, outcomes: Outcomes) -> Batch:
+        return Batch(
+            self._gate,
+            outcomes,
+            publish_timeout_seconds=self._publish_timeout_seconds,
+            max_waiting=self._max_waiting,
+        )
+
+    async def _lines(self, receive: Receive) -> AsyncIterator[Items]:
+        lines = Lines(self._bodies.max_bytes)
+        async for part in self._bodies.stream(receive):
+            yield lines.feed(part)
+        yield lines.end()
+
+    async def _add(self, batch: Batch, items: Items) -> None:
+        for item in items:
+            await batch.add(self._read(item))
+
+    def _read(self, item: bytes | ProblemError) -> Message | ProblemError:
+        if isinstance(item, ProblemError):
+            return item
+        try:
+            message = read_message(item)
+            if message.properties is not NO_PROPERTIES:
+                require_carriable(message, self._gate.limits)
+        except ProblemError as problem:
+            return problem
+        return message
+
+
+def split_array(body: bytes) -> Items:
+    """The elements of a JSON array, each as it is written.
+
+    Raises:
+        ProblemError: MALFORMED_BODY where it is not JSON, INVALID_BODY where it is no array.
+    """
+    try:
+        return [bytes(each) for each in _read_array(body)]
+    except msgspec.ValidationError:
+        raise ProblemError(
+            ProblemType.INVALID_BODY,
+            "the body is no array",
+            field="",
+            hint=f"POST /v1/publish takes a single message; for one a line send Content-Type: {NDJSON}",
+        ) from None
+    except msgspec.DecodeError as error:
+        problem = malformed_body(str(error).removeprefix("JSON is malformed: "))
+        problem.hint = f"one message a line is Content-Type: {NDJSON}"
+        raise problem from None
+    except RecursionError:
+        raise malformed_body("it is nested too deep") from None
+
+
+async def _answer_late(send: Send, reason_code: int) -> None:
+    raise AssertionError(f"{reason_code}, {send}: each message of a batch has an outcome of its own")
+
+
+def _no_messages() -> ProblemError:
+    return ProblemError(
+        ProblemType.INVALID_BODY, "there is no message in the body", field="", hint="was it lost on the way?"
+    )
+
+
+async def _once(items: Items) -> AsyncIterator[Items]:
+    yield items
+
+
+def _nothing() -> None:
+    """A server without a way to abort."""

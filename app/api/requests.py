@@ -1,0 +1,201 @@
+"""``/v1/requests/{topic}``: publish the body, wait for the device's reply, and answer with it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from app.api.input.body import BodyReader
+from app.api.input.headers import (
+    CORRELATION_DATA,
+    REPLIES_AWAITED,
+    REPLIES_RECEIVED,
+    USER_PROPERTY,
+    RequestHeaders,
+    content_type_property,
+    read_headers,
+    read_mqtt_headers,
+)
+from app.api.input.negotiation import preferred
+from app.api.input.path import required_topic
+from app.api.input.query import parse_query
+from app.api.input.request_options import RequestQuery
+from app.api.input.topic_rules import require_topic
+from app.api.output.messages import JSON, LIST_FORMS, answer_list, answer_message
+from app.api.output.once import Once
+from app.api.output.refusals import without_properties
+from app.api.raw_route import REST, RawRoute
+from app.hub.event import Event
+from app.problems import ProblemError, ProblemType
+from app.publishing.gate import Gate
+from app.publishing.idempotency import fingerprint_of
+from app.publishing.requests import Question, Requests
+from app.settings import Settings
+from tidegate.message import Message, Properties
+
+PATH: Final = "/v1/requests"
+
+
+class RequestsRoute(RawRoute):
+    """The call.
+
+    Args:
+        gate: the way to the broker, which knows what that can carry.
+        requests: publishes, and waits for replies.
+        bodies: how bodies are read.
+        once: how an Idempotency-Key is honoured.
+        settings: the bounds of what may be asked for.
+    """
+
+    path = PATH
+    path_format = PATH + "/{topic}"
+    methods = ("POST",)
+    takes_rest = True
+
+    def __init__(
+        self, gate: Gate, requests: Requests, bodies: BodyReader, once: Once, settings: Settings
+    ) -> None:
+        super().__init__()
+        self._gate = gate
+        self._requests = requests
+        self._bodies = bodies
+        self._once = once
+        self._settings = settings
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        arrived_at = asyncio.get_running_loop().time()
+        query = parse_query(scope["query_string"], RequestQuery)
+        form = JSON if query.replies is None else preferred(scope["headers"], LIST_FORMS)
+        headers = read_headers(scope["headers"])
+        question = await self._read(scope, receive, headers, query, arrived_at)
+        work = partial(self._ask, receive, query, form, question)
+        key = headers.idempotency_key
+        if key is None:
+            await work(send)
+        else:
+            more = repr((question.response_topic, query.replies, query.timeout)).encode()
+            fingerprint = fingerprint_of(f"POST {self.path_format}", question.message, more)
+            await self._once.answer(send, key, fingerprint, question.message.qos, work, _answer_late)
+
+    async def _ask(
+        self, receive: Receive, query: RequestQuery, form: str, question: Question, send: Send
+    ) -> None:
+        replies = await _unless_left(receive, asyncio.create_task(self._requests.ask(question)))
+        if query.replies is None:
+            await answer_message(send, replies[0])
+        else:
+            told = [(REPLIES_AWAITED, query.replies), (REPLIES_RECEIVED, len(replies))]
+            headers = [(name.lower().encode(), b"%d" % count) for name, count in told]
+            await answer_list(send, replies, form, self._settings.cloudevents_source, headers)
+
+    async def _read(
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: RequestHeaders,
+        query: RequestQuery,
+        arrived_at: float,
+    ) -> Question:
+        topic = required_topic(scope[REST], query.topic, PATH)
+        require_topic(topic)
+        timeout_seconds = self._timeout_seconds(query)
+        if query.replies is not None and query.replies > self._settings.max_replies:
+            raise ProblemError(
+                ProblemType.INVALID_PARAMETER,
+                f"replies={query.replies} is more than TIDEGATE_MAX_REPLIES allows: "
+                f"{self._settings.max_replies}",
+                field="replies",
+            )
+        if query.response_topic == topic:
+            raise ProblemError(
+                ProblemType.INVALID_PARAMETER,
+                "the response topic is the topic of the request, which would be its own reply",
+                field="response_topic",
+            )
+        properties = self._properties(headers, query)
+        payload = await self._bodies.read(receive, headers.content_length)
+        deadline = arrived_at + timeout_seconds
+        if asyncio.get_running_loop().time() >= deadline:
+            raise ProblemError(
+                ProblemType.BODY_TIMEOUT,
+                f"the body took longer than the time-out of {timeout_seconds:g} s; nothing was sent",
+                field="timeout",
+            )
+        return Question(
+            Message(topic, payload, query.qos, properties=properties),
+            timeout_seconds,
+            deadline,
+            query.replies or 1,
+            query.response_topic,
+        )
+
+    def _timeout_seconds(self, query: RequestQuery) -> float:
+        if query.timeout is None:
+            return self._settings.request_timeout_seconds
+        longest = self._settings.max_request_timeout_seconds
+        if query.timeout > longest:
+            raise ProblemError(
+                ProblemType.INVALID_PARAMETER,
+                f"timeout={query.timeout:g} is longer than TIDEGATE_MAX_REQUEST_TIMEOUT_SECONDS allows: "
+                f"{longest:g}",
+                field="timeout",
+            )
+        return query.timeout
+
+    def _properties(self, headers: RequestHeaders, query: RequestQuery) -> Properties:
+        asked_for = read_mqtt_headers(headers.mqtt or ())
+        if asked_for.correlation_data is not None:
+            raise ProblemError(
+                ProblemType.INVALID_HEADER,
+                "a request's correlation data is made by the bridge, which tells replies apart by it",
+                field=CORRELATION_DATA,
+                hint=f"leave it out; what the device should see can stand in {USER_PROPERTY}",
+            )
+        limits = self._gate.limits
+        if query.response_topic is not None and limits is not None and limits.protocol_version < 5:
+            if query.expiry is not None:
+                raise without_properties("expiry")
+            if asked_for.user_properties:
+                raise without_properties(USER_PROPERTY)
+        content_type = headers.content_type
+        return Properties(
+            content_type=None if content_type is None else content_type_property(content_type),
+            user_properties=asked_for.user_properties,
+            message_expiry=query.expiry,
+        )
+
+
+async def _answer_late(_: Send, reason_code: int) -> None:
+    """The broker's answer came after the time was up, and nobody waits for a reply any more."""
+    raise ProblemError(
+        ProblemType.NO_REPLY,
+        "the broker answered after the request's time was up, and no reply was waited for",
+        reason_code=reason_code,
+    )
+
+
+async def _unless_left(receive: Receive, asking: asyncio.Task[list[Event]]) -> list[Event]:
+    """What a request brings, unless its client leaves first: then it is given up at once.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    leaving = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise ClientDisconnect
+        return asking.result()
+    finally:
+        asking.cancel()
+        leaving.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
