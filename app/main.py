@@ -96,7 +96,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     )
     app.state.link = link
     app.state.hub = hub
-    app.include_router(health.create_router(link, hub))
+    app.include_router(health.create_router(link, hub, idempotency.memory))
     gate = Gate(link, () if schemas is None else (schemas.check,))
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)

@@ -16,6 +16,11 @@ class Alive(BaseModel):
     """The process serves requests."""
 
     status: Literal["alive"] = Field("alive", description="Always this.")
+    key_memory: str = Field(
+        description="Names the memory in which `Idempotency-Key`s are kept. Under another name than before, "
+        "keys of before are forgotten: the bridge was restarted.",
+        examples=["5f0c9a1be27d4c63"],
+    )
 
 
 class Ready(BaseModel):
@@ -24,8 +29,8 @@ class Ready(BaseModel):
     status: Literal["ready"] = Field("ready", description="Always this; what is not ready answers 503.")
 
 
-def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
-    """The two calls, for one broker link and its hub."""
+def create_router(link: BrokerLink, hub: Hub, key_memory: str) -> APIRouter:
+    """The two calls, for one broker link, its hub, and the name of the memory of idempotency keys."""
     router = APIRouter(tags=["health"])
 
     @router.get(
@@ -37,7 +42,7 @@ def create_router(link: BrokerLink, hub: Hub) -> APIRouter:
     async def get_livez(response: Response) -> Alive:
         """200 as long as the process serves, whatever the broker does: a restart would not help that."""
         response.headers["Cache-Control"] = "no-store"
-        return Alive()
+        return Alive(key_memory=key_memory)
 
     @router.get(
         "/readyz",

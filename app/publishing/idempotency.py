@@ -72,6 +72,11 @@ class Idempotency:
         self._flights: dict[bytes, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def memory(self) -> str:
+        """``Store.memory``."""
+        return self._store.memory
+
     async def once(
         self, key: str, fingerprint: bytes, *, qos: int, work: Work, late: Late, scope: str = EVERYBODY
     ) -> tuple[Answer, bool]:

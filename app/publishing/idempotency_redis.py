@@ -86,6 +86,7 @@ class RedisStore:
     def __init__(
         self, url: str, *, window_seconds: float, lease_seconds: float, call_seconds: float = CALL_SECONDS
     ) -> None:
+        self.memory = "shared"  # it outlives the bridge
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -78,7 +79,13 @@ class Entry:
 
 
 class Store(Protocol):
-    """What keeps entries, each under the digest of a key."""
+    """What keeps entries, each under the digest of a key.
+
+    Attributes:
+        memory: names what it keeps them in; where that is forgotten, the next has another name.
+    """
+
+    memory: str
 
     async def claim(self, name: bytes, entry: Entry) -> Entry | None:
         """Put an entry where there is none, in one step.
@@ -124,6 +131,7 @@ class MemoryStore:
         max_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.memory = secrets.token_hex(8)
         self._window_seconds = window_seconds
         self._max_keys = max_keys
         self._max_bytes = max_bytes

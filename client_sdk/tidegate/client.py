@@ -39,7 +39,8 @@ class AsyncClient(Hooked):
         client_id: the client identifier (MQTT 5 §3.1.3.1); made up where it is left out.
         tls: an ``ssl.SSLContext``; a ``Bundle`` or the path of one (a directory, a ZIP, a file); a mapping of
             files (``ca_certs``, ``certfile``, ``keyfile`` …); or True. Else ``TIDEGATE_TLS``, a path.
-        token: a bridge's bearer token, or what gives one for each request; else ``TIDEGATE_TOKEN``.
+        token: a bridge's bearer token, or a function or coroutine function that gives one for each request,
+            and another where the bridge refuses it; else ``TIDEGATE_TOKEN``.
         formatter: what writes and reads payloads; JSON where it is left out.
         connect: what opens broker connections, for a test: ``MemoryBroker().connect``.
 

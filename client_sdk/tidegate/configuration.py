@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypedDict, Unpack
 
@@ -15,7 +15,7 @@ from tidegate.tls import TLS, make_context
 from tidegate.transports.transport import Transport
 from tidegate.url import DEFAULT_URL, parse_url
 
-Token = str | Callable[[], str] | None
+Token = str | Callable[[], str | Awaitable[str]] | None
 
 URL_VARIABLE: Final = "TIDEGATE_URL"
 TOKEN_VARIABLE: Final = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
@@ -51,7 +51,8 @@ class Options:
         password: the broker's password.
         client_id: the client identifier (MQTT 5 §3.1.3.1).
         tls: a context, a bundle or its path, a mapping of files, or True for the system's authorities.
-        token: a bridge's bearer token, or what gives one for each request.
+        token: a bridge's bearer token, or a function or coroutine function that gives one for each request,
+            and another where the bridge refuses it.
         formatter: what writes and reads payloads.
         connect: what opens broker connections; an in-memory broker's in tests.
     """

@@ -72,9 +72,9 @@ class SharedTransport:
         """Connect, or prove the connection."""
         await _on_engine(self._connect)
 
-    async def publish(self, message: Message) -> int:
+    async def publish(self, message: Message, *, timeout_seconds: float | None = None) -> int:
         """Publish over the connection."""
-        return await _on_engine(lambda: self._join().publish(message))
+        return await _on_engine(lambda: self._join().publish(message, timeout_seconds=timeout_seconds))
 
     async def subscribe(self, filters: Sequence[tuple[str, int]], receive: Receive) -> None:
         """Subscribe over the connection; ``receive`` is called on the engine's loop."""
@@ -93,6 +93,10 @@ class SharedTransport:
         self._told.append(tell)
         if self._joined is not None:
             self._joined.transport.watch(tell)
+
+    def has_properties(self) -> bool:
+        """``DirectTransport.has_properties``."""
+        return self._joined is None or self._joined.transport.has_properties()
 
     def takes_unwaited(self, message: Message) -> bool:
         """``DirectTransport.takes_unwaited``."""

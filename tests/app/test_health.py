@@ -12,7 +12,7 @@ def test_the_process_is_alive_without_a_broker() -> None:
         running_bridge(f"mqtt://127.0.0.1:{port.number}", wait_until_ready=False) as bridge,
     ):
         answer = bridge.client.get("/livez")
-        assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+        assert (answer.status_code, answer.json()["status"]) == (200, "alive")
 
 
 def test_a_bridge_without_a_broker_is_not_ready() -> None:

@@ -80,6 +80,7 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.REPLY_TOPIC_BUSY: QueueFullError,
     ProblemType.QUOTA_EXCEEDED: RefusedError,
     ProblemType.REFUSED_BY_BROKER: RefusedError,
+    ProblemType.CONFLICT: OutcomeUnknownError,
     ProblemType.INTERNAL_ERROR: OutcomeUnknownError,
     ProblemType.OUTCOME_UNKNOWN: OutcomeUnknownError,
     ProblemType.BROKER_TIMEOUT: MQTTTimeoutError,

@@ -19,7 +19,7 @@ def lead_to(**options: Any) -> ConnectOptions | str:
     """Where options lead: what is said in CONNECT, or the bridge's URL."""
     transport = resolve(Options(**options)).make_transport()
     if isinstance(transport, BridgeTransport):
-        return transport._url
+        return transport.url
     assert isinstance(transport, DirectTransport)
     return transport._session._options
 

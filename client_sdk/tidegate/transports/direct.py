@@ -78,11 +78,11 @@ class DirectTransport:
         await self._start()
         await self._session.attempted(self._connect_timeout_seconds)
 
-    async def publish(self, message: Message) -> int:
+    async def publish(self, message: Message, *, timeout_seconds: float | None = None) -> int:
         """Publish over the session."""
         if not self._is_started or self._is_closed:
             await self._start()
-        return await self._session.publish(message)
+        return await self._session.publish(message, timeout_seconds=timeout_seconds)
 
     def submit(self, message: Message) -> asyncio.Future[int]:
         """Publish without a task of its own where the session runs; the reason code may be a refusing one."""
@@ -103,6 +103,11 @@ class DirectTransport:
                 < limits.maximum_packet_size
             )
         )
+
+    def has_properties(self) -> bool:
+        """Whether the connection of the moment speaks MQTT 5; without one, as if it did."""
+        limits = self._session.limits
+        return limits is None or limits.protocol_version >= 5
 
     def watch(self, tell: Callable[[StateChange], None]) -> None:
         """Tell of each change of state from now on, and of a connection that is there already."""

@@ -19,7 +19,7 @@ def read_envelope(text: str) -> Message:
 
     Args:
         text: one JSON object with ``topic``, ``payload``, ``encoding``, ``qos``, ``retain``, ``time`` and
-            ``properties``.
+            ``properties``, and ``dup`` on a copy that the broker may have sent before.
 
     Raises:
         ValueError: it is not such an object.
@@ -43,6 +43,7 @@ def read_envelope(text: str) -> Message:
         body["qos"],
         body["retain"],
         _properties(body.get("properties") or {}),
+        duplicate=body.get("dup") is True,
         received_at=datetime.fromisoformat(body["time"]).timestamp(),
     )
 

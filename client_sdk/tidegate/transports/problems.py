@@ -28,6 +28,7 @@ _BY_TYPE: Final[dict[str, type[MQTTError]]] = {
     "body-too-large": PayloadError,
     "broker-timeout": MQTTTimeoutError,
     "broker-unavailable": NotConnectedError,
+    "conflict": OutcomeUnknownError,
     "empty-retained": PayloadError,
     "idempotency-unavailable": NotConnectedError,
     "invalid-cloudevent": PayloadError,
@@ -71,13 +72,26 @@ def error_of(answer: httpx.Response, *, topic: str | None = None) -> MQTTError:
     with contextlib.suppress(ValueError):
         body = answer.json()
         problem = body if isinstance(body, dict) else {}
-    text = str(
-        problem.get("detail") or f"{answer.url.host} answered {answer.status_code}, and not as a bridge does"
-    )
+    otherwise = f"{answer.url.host} answered {answer.status_code}, and not as a bridge does"
+    return problem_error(problem, answer.status_code, topic=topic, otherwise=otherwise)
+
+
+def problem_error(
+    problem: dict[str, Any], status: int, *, topic: str | None = None, otherwise: str = "it failed"
+) -> MQTTError:
+    """The error that one problem stands for.
+
+    Args:
+        problem: the members that there are.
+        status: the HTTP status.
+        topic: the topic name or filter that it is about.
+        otherwise: the text where the problem has none.
+    """
+    text = str(problem.get("detail") or otherwise)
     if problem.get("hint"):
         text = f"{text}; {problem['hint']}"
     reason_code = problem.get("reason_code")
-    if answer.status_code in (401, 403) and not isinstance(reason_code, int):
+    if status in (401, 403) and not isinstance(reason_code, int):
         reason_code = 0x87
     name = str(problem.get("type", "")).rpartition(":")[2]
     kind = _BY_TYPE.get(name)
@@ -86,7 +100,13 @@ def error_of(answer: httpx.Response, *, topic: str | None = None) -> MQTTError:
     if isinstance(reason_code, int) and reason_code >= 0x80:
         refusal = NotAuthorizedError if reason_code == 0x87 else RefusedError
         return refusal(text, reason_code=reason_code, topic=topic)
-    return _BY_STATUS.get(answer.status_code, ConfigurationError)(text, topic=topic)
+    return _BY_STATUS.get(status, ConfigurationError)(text, topic=topic)
+
+
+def retry_after_seconds(answer: httpx.Response) -> float:
+    """How long an answer asks to wait before the next attempt (RFC 9110 §10.2.3); 0 where it does not."""
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isascii() and value.isdigit() else 0.0
 
 
 def transport_error(url: str, error: Exception, *, topic: str | None = None) -> MQTTError:

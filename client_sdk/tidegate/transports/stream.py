@@ -8,20 +8,20 @@ import json
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx
 from httpx_sse import EventSource, SSEError
 
 from tidegate.errors import ConfigurationError, NotConnectedError
+from tidegate.transports.calls import TIMEOUT_SECONDS, UNAUTHORIZED, Calls
 from tidegate.transports.envelope import read_envelope
 from tidegate.transports.problems import error_of, transport_error
 from tidegate.transports.transport import Receive
 
 logger = logging.getLogger("tidegate")
 
-TIMEOUT_SECONDS: Final = 30.0
 SILENCE_SECONDS: Final = 60.0
 """A stream has a heartbeat; one that is silent for this long is broken."""
 RECONNECT_MIN_SECONDS: Final = 0.2
@@ -35,23 +35,20 @@ class Stream:
     """Follows topic filters.
 
     Args:
-        client: the HTTP client, whose base URL is the bridge's.
-        authorize: gives the headers that prove who calls.
+        calls: the way to the bridge.
         filters: topic filters; the stream has the highest QoS of them all.
         receive: called for each message.
     """
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
-        authorize: Callable[[], list[tuple[str, str]]],
+        calls: Calls,
         filters: Sequence[tuple[str, int]],
         receive: Receive,
     ) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._client = client
-        self._url = str(client.base_url).rstrip("/")
-        self._authorize = authorize
+        self._calls = calls
+        self._url = calls.url
         self._receive = receive
         self._filter = filters[0][0]
         topics = [topic_filter for topic_filter, _ in filters]
@@ -93,31 +90,41 @@ class Stream:
         await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter
 
     async def _follow(self) -> None:
-        headers = [("Accept", CONTENT_TYPE), *self._authorize()]
-        if self._last_event_id:
-            headers.append(("Last-Event-ID", self._last_event_id))
-        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
+        """Open the stream once and read it to its end; with another token where the first is refused."""
+        may_renew = self._calls.renews_token
         try:
-            async with self._client.stream(
-                "GET", "/v1/subscribe", params=self._query, headers=headers, timeout=timeout
-            ) as response:
-                if not response.is_success:
-                    await response.aread()
-                    raise error_of(response, topic=self._filter)
-                if not response.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
-                    raise ConfigurationError(f"what answers at {self._url} is no bridge")
-                self._opened_at = asyncio.get_running_loop().time()
-                if not self.opened.done():
-                    self.opened.set_result(None)
-                async with contextlib.aclosing(EventSource(response).aiter_sse()) as events:
-                    async for event in events:
-                        if event.data:
-                            self._take(event.event, event.data)
-                        self._last_event_id = event.id or self._last_event_id
+            while not await self._read(may_renew=may_renew):
+                may_renew = False
         except httpx.TransportError as error:
             raise transport_error(self._url, error, topic=self._filter) from error
         except (httpx.HTTPError, httpx.StreamError, SSEError) as error:
             raise NotConnectedError(f"the answer of {self._url} cannot be read: {error}") from error
+
+    async def _read(self, *, may_renew: bool) -> bool:
+        """Read the stream to its end; False where only the token was refused and another may be had."""
+        headers = [("Accept", CONTENT_TYPE), *await self._calls.authorization()]
+        if self._last_event_id:
+            headers.append(("Last-Event-ID", self._last_event_id))
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
+        async with self._calls.stream_client.stream(
+            "GET", "/v1/subscribe", params=self._query, headers=headers, timeout=timeout
+        ) as response:
+            if response.status_code == UNAUTHORIZED and may_renew:
+                return False
+            if not response.is_success:
+                await response.aread()
+                raise error_of(response, topic=self._filter)
+            if not response.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
+                raise ConfigurationError(f"what answers at {self._url} is no bridge")
+            self._opened_at = asyncio.get_running_loop().time()
+            if not self.opened.done():
+                self.opened.set_result(None)
+            async with contextlib.aclosing(EventSource(response).aiter_sse()) as events:
+                async for event in events:
+                    if event.data:
+                        self._take(event.event, event.data)
+                    self._last_event_id = event.id or self._last_event_id
+        return True
 
     def _take(self, name: str, data: str) -> None:
         try:

@@ -49,11 +49,27 @@ class Transport(Protocol):
 class SessionTransport(Transport, Protocol):
     """A way that has a session of its own with the broker, and so knows more."""
 
+    async def publish(self, message: Message, *, timeout_seconds: float | None = None) -> int:
+        """``Transport.publish``, within a time of its own."""
+
     def submit(self, message: Message) -> asyncio.Future[int]:
         """Publish without waiting; the reason code may be a refusing one."""
 
     def takes_unwaited(self, message: Message) -> bool:
         """Whether the connection of the moment surely takes a QoS 0 message; asked from any thread."""
 
+    def has_properties(self) -> bool:
+        """Whether messages can carry MQTT 5 properties, as far as it is known."""
+
     def watch(self, tell: Callable[[StateChange], None]) -> None:
         """Tell of each change of the session's state."""
+
+
+@runtime_checkable
+class RequestTransport(Transport, Protocol):
+    """A way on which somebody else waits for replies."""
+
+    async def request(
+        self, message: Message, *, timeout_seconds: float, response_topic: str | None = None
+    ) -> Message:
+        """Publish a request, and return the reply; raises MQTTTimeoutError where there is none."""
