@@ -22,7 +22,8 @@ from typing import Final
 from tidegate.background import ThreadForEachCall
 from tidegate.configuration import URL_VARIABLE
 from tidegate.errors import ConfigurationError, MQTTError
-from tidegate.publisher import AsyncPublisher, require_qos
+from tidegate.outgoing import require_qos
+from tidegate.publisher import AsyncPublisher
 from tidegate.subscriber import AsyncSubscriber, named_filters
 from tidegate.topics import validate_topic
 from tidegate.transports.envelope import write_envelope

@@ -25,8 +25,9 @@ from tidegate.handlers import Dispatch, is_coroutine_function
 from tidegate.lane import Lane
 from tidegate.levels import NamedTopic
 from tidegate.message import Message
+from tidegate.outgoing import require_qos, topic_list
 from tidegate.profiles import is_aws_iot
-from tidegate.publisher import AsyncPublisher, require_qos, topic_list
+from tidegate.publisher import AsyncPublisher
 from tidegate.subscriber import AsyncSubscriber, named_filters
 
 P = ParamSpec("P")

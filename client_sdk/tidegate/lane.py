@@ -18,7 +18,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tidegate.background import engine
 from tidegate.errors import NotConnectedError, refusal
@@ -34,6 +34,22 @@ OF_THE_PARENT: Final = "the connection is that of the parent process; make a new
 MAX_UNSENT: Final = 1000
 
 
+class Caller(Protocol):
+    """Who is told what becomes of a message; on the loop."""
+
+    future: asyncio.Future[int] | None
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether nobody waits any more, and the message need not be sent."""
+
+    def settle(self, future: asyncio.Future[int]) -> None:
+        """The message has its outcome."""
+
+    def fail(self, error: BaseException) -> None:
+        """It was not sent."""
+
+
 class Lane:
     """Hands messages to one publisher, from any thread but the engine's own.
 
@@ -44,7 +60,7 @@ class Lane:
     def __init__(self, publisher: AsyncPublisher) -> None:
         self._publisher = publisher
         self._forks = engine.forks
-        self._handed: deque[tuple[Message, _Caller | _AwaitingCaller | None]] = deque()
+        self._handed: deque[tuple[Message, Caller | None]] = deque()
         self._unsent = 0
         self._is_woken = False
 
@@ -74,11 +90,17 @@ class Lane:
         self._hand(message, caller)
         return await caller.answer()
 
+    def begin(self, message: Message, caller: Caller) -> None:
+        """Publish without waiting here; the caller is told what becomes of it."""
+        self._require_own_process()
+        engine.require_other_thread()
+        self._hand(message, caller)
+
     def _require_own_process(self) -> None:
         if self._forks != engine.forks:
             raise NotConnectedError(OF_THE_PARENT)
 
-    def _hand(self, message: Message, caller: _Caller | _AwaitingCaller | None) -> None:
+    def _hand(self, message: Message, caller: Caller | None) -> None:
         self._handed.append((message, caller))
         if not self._is_woken:
             self._is_woken = True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import weakref
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -12,15 +13,22 @@ from typing import Any, Self, Unpack
 from tidegate.background import engine
 from tidegate.client import AsyncClient
 from tidegate.configuration import Where
-from tidegate.errors import ConfigurationError, refusal
-from tidegate.formatters import Formatter, to_payload
+from tidegate.errors import MQTTError, refusal
 from tidegate.hooks import Hooked
 from tidegate.lane import Lane
+from tidegate.many import (
+    MAX_IN_FLIGHT,
+    Item,
+    Outcome,
+    publish_awaited,
+    publish_blocking,
+)
 from tidegate.message import NO_PROPERTIES, Message, Properties
+from tidegate.outgoing import make_message, make_reply, read_item, require_askable, require_positive
 from tidegate.reason_codes import describe
-from tidegate.strings import validate_properties
-from tidegate.topics import validate_topic
+from tidegate.replies import Replies
 from tidegate.transports.direct import DirectTransport
+from tidegate.transports.transport import RequestTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class PublishResult:
 
 class AsyncPublisher(AsyncClient):
     """Publishes messages; connects with the first one, and again whenever the connection is lost."""
+
+    _replies: Replies | None = None
 
     async def publish(
         self,
@@ -107,6 +117,97 @@ class AsyncPublisher(AsyncClient):
             future.add_done_callback(self._tell_published)
         return future
 
+    async def request(
+        self,
+        topic: str,
+        payload: Any,
+        timeout: float = 10.0,
+        qos: int = 1,
+        *,
+        properties: Properties = NO_PROPERTIES,
+        response_topic: str | None = None,
+    ) -> Message:
+        """Publish a request and return the reply to it (MQTT 5 §4.10).
+
+        Args:
+            topic: a topic name that the device follows.
+            payload: any value that the formatter writes; read the reply's by ``text``, ``json()`` or
+                ``payload``.
+            timeout: seconds within which everything has to happen.
+            qos: quality of service of the request.
+            properties: further MQTT 5 properties; the response topic and the correlation data are made here.
+            response_topic: the topic that the device answers on by itself, for one that speaks MQTT 3.1.1.
+                Requests of this client with the same one take turns.
+
+        Raises:
+            MQTTTimeoutError: the request was acknowledged, or at QoS 0 sent, and no reply came in time.
+            OutcomeUnknownError: neither an acknowledgement nor a reply came.
+            QueueFullError: others had the response topic all the time; nothing was sent.
+            UnsupportedError: the connection speaks MQTT 3.1.1, and no response topic is named.
+            MQTTError: what ``publish`` and ``subscribe`` raise.
+        """
+        message = make_message(self.formatter, topic, payload, self.possible_qos(qos), False, properties)
+        require_askable(message, timeout, response_topic)
+        transport = self._open()
+        if isinstance(transport, RequestTransport):
+            return await self._told(
+                transport.request(message, timeout_seconds=timeout, response_topic=response_topic)
+            )
+        if self._replies is None:
+            assert self._session_transport is not None
+            self._replies = Replies(self._session_transport)
+            self._at_disconnect.append(self._replies.end)
+        return await self._replies.ask(message, timeout, response_topic)
+
+    async def reply(
+        self,
+        request: Message,
+        payload: Any,
+        qos: int = 1,
+        *,
+        properties: Properties = NO_PROPERTIES,
+    ) -> PublishResult:
+        """Publish the reply to a request: to its response topic, with its correlation data.
+
+        Args:
+            request: the message, whole; a handler annotated with ``Message`` gets it so.
+            payload: any value that the formatter writes.
+            qos: quality of service of the reply.
+            properties: further MQTT 5 properties.
+
+        Raises:
+            ConfigurationError: the message names no topic to reply on.
+            MQTTError: what ``publish`` raises.
+        """
+        return await self.publish_message(
+            make_reply(self.formatter, request, payload, self.possible_qos(qos), properties)
+        )
+
+    async def publish_many(
+        self,
+        messages: Iterable[Item] | AsyncIterable[Item],
+        qos: int = 1,
+        retain: bool = False,
+        *,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> list[PublishResult | MQTTError]:
+        """Publish many messages, several at a time, in order; a message that fails costs itself alone.
+
+        Args:
+            messages: each ``(topic, payload)``, ``(topic, payload, options)`` with ``qos``, ``retain`` and
+                ``properties``, or a ``Message``. A generator serves too: no more is taken from it than
+                is under way.
+            qos: quality of service where a message does not say.
+            retain: whether to keep messages that do not say.
+            max_in_flight: how many may be under way.
+
+        Returns:
+            What became of each, in order: a result, or the error that ``publish`` would raise.
+        """
+        require_positive(max_in_flight)
+        read = functools.partial(read_item, self.formatter, qos, retain, self.possible_qos)
+        return _told(await publish_awaited(messages, read, self.submit, max_in_flight))
+
     def takes_unwaited(self, message: Message) -> bool:
         """Whether a QoS 0 message is surely sent without anybody waiting for it; asked from any thread."""
         transport = self._session_transport
@@ -159,6 +260,50 @@ class Publisher(Hooked):
             make_message(self._asynchronous.formatter, topic, payload, qos, retain, properties)
         )
 
+    def request(
+        self,
+        topic: str,
+        payload: Any,
+        timeout: float = 10.0,
+        qos: int = 1,
+        *,
+        properties: Properties = NO_PROPERTIES,
+        response_topic: str | None = None,
+    ) -> Message:
+        """``AsyncPublisher.request``, waiting."""
+        return engine.run(
+            self._asynchronous.request(
+                topic, payload, timeout, qos, properties=properties, response_topic=response_topic
+            )
+        )
+
+    def reply(
+        self,
+        request: Message,
+        payload: Any,
+        qos: int = 1,
+        *,
+        properties: Properties = NO_PROPERTIES,
+    ) -> PublishResult:
+        """``AsyncPublisher.reply``, waiting."""
+        return self.publish_message(
+            make_reply(self._asynchronous.formatter, request, payload, qos, properties)
+        )
+
+    def publish_many(
+        self,
+        messages: Iterable[Item],
+        qos: int = 1,
+        retain: bool = False,
+        *,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> list[PublishResult | MQTTError]:
+        """``AsyncPublisher.publish_many``, waiting; the messages are taken in the caller's thread."""
+        require_positive(max_in_flight)
+        client = self._asynchronous
+        read = functools.partial(read_item, client.formatter, qos, retain, client.possible_qos)
+        return _told(publish_blocking(messages, read, self._lane.begin, max_in_flight))
+
     def publish_message(self, message: Message) -> PublishResult:
         """``AsyncPublisher.publish_message``, waiting."""
         if message.qos == 2:
@@ -180,34 +325,11 @@ class Publisher(Hooked):
         self.disconnect()
 
 
-def make_message(
-    formatter: Formatter,
-    topic: str,
-    payload: Any,
-    qos: int,
-    retain: bool,
-    properties: Properties = NO_PROPERTIES,
-) -> Message:
-    """One message, checked and written.
-
-    Raises:
-        TopicError: the topic name is not allowed.
-        ConfigurationError: the QoS is not 0, 1 or 2, or MQTT cannot carry a property.
-        PayloadError: the formatter cannot write the payload.
-    """
-    validate_topic(topic)
-    require_qos(qos)
-    if properties is not NO_PROPERTIES:
-        validate_properties(properties)
-    return Message(topic, to_payload(formatter, payload), qos, retain, properties)
-
-
-def require_qos(qos: int) -> None:
-    """Raises ConfigurationError for anything that is not the number 0, 1 or 2 (MQTT 5 §4.3)."""
-    if qos not in (0, 1, 2) or isinstance(qos, bool):
-        raise ConfigurationError(f"qos={qos!r} is not a quality of service; it is 0, 1 or 2")
-
-
-def topic_list(topics: str | Iterable[str]) -> list[str]:
-    """One topic or several, as a list without repetitions."""
-    return list(dict.fromkeys([topics] if isinstance(topics, str) else topics))
+def _told(outcomes: list[Outcome]) -> list[PublishResult | MQTTError]:
+    """Outcomes as callers get them."""
+    return [
+        each
+        if isinstance(each, MQTTError)
+        else PublishResult(each[0].topic, each[0].qos, each[0].retain, each[1], describe(each[1]))
+        for each in outcomes
+    ]

@@ -20,7 +20,7 @@ from tidegate.handlers import Dispatch
 from tidegate.hooks import Hooked
 from tidegate.levels import NamedFilter
 from tidegate.message import Message
-from tidegate.publisher import require_qos, topic_list
+from tidegate.outgoing import require_qos, topic_list
 
 logger = logging.getLogger("tidegate")
 
