@@ -41,7 +41,8 @@ from tidegate import (
     TopicError,
     UnsupportedError,
 )
-from tidegate.transports.envelope import read_envelope
+from tidegate.transports.bridge import BridgeTransport
+from tidegate.transports.envelope import read_envelope, write_envelope
 from tidegate.transports.problems import error_of
 
 SECONDS = 20.0
@@ -154,6 +155,7 @@ MESSAGES = st.builds(
         correlation_data=st.none() | st.binary(),
         user_properties=st.lists(st.tuples(st.text(), st.text())).map(tuple),
     ),
+    duplicate=st.booleans(),
     received_at=st.integers(0, 4_000_000_000).map(float),
 )
 
@@ -168,7 +170,8 @@ def test_an_envelope_is_read_back_as_it_was_written(message: Message) -> None:
         json.loads(message.payload)
     assert (read.topic, read.qos, read.retain) == (message.topic, message.qos, message.retain)
     assert read.properties == message.properties
-    assert read.received_at == message.received_at
+    assert (read.received_at, read.duplicate) == (message.received_at, message.duplicate)
+    assert read_envelope(write_envelope(message)) == read
 
 
 @pytest.mark.parametrize(
@@ -460,7 +463,7 @@ def test_a_bridge_of_an_unknown_authority_is_a_tls_error(
     assert len(bridge.asked) == 1
 
 
-def test_a_bridge_that_hangs_up_leaves_the_outcome_open() -> None:
+async def test_a_bridge_that_hangs_up_leaves_the_outcome_open() -> None:
     """Bytes were sent and no answer came: that is not the same as nothing sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -471,9 +474,10 @@ def test_a_bridge_that_hangs_up_leaves_the_outcome_open() -> None:
 
         thread = threading.Thread(target=hang_up)
         thread.start()
-        publisher = Publisher(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        transport = BridgeTransport(url, publish_timeout_seconds=0.05)
         with pytest.raises(OutcomeUnknownError) as caught:
-            publisher.publish("a", 1)
+            await transport.publish(Message("a", b"1", 1))
         thread.join()
-        publisher.disconnect()
+        await transport.close()
     assert caught.value.topic == "a"

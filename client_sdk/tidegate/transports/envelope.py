@@ -60,6 +60,8 @@ def write_envelope(message: Message) -> str:
         "properties": _written(message.properties),
     }
     members = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    if message.duplicate:
+        members["retain"] += ', "dup": true'
     order = ("topic", "payload", "encoding", "qos", "retain", "time", "properties")
     members["payload"] = payload
     return "{" + ", ".join(f'"{name}": {members[name]}' for name in order) + "}"
