@@ -17,14 +17,15 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
+import httpx
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.contestants import mosquitto
+from bench.contestants import bridge, mosquitto
 from bench.packets import CONNACK, connect, publish
 from tidegate import AsyncPublisher, Publisher, Subscriber, async_publish
 from tidegate import publish as publishing
@@ -39,6 +40,8 @@ VALUE: Final = {"value": 23.5, "unit": "celsius", "sensor": "kitchen", "at": "20
 BODY: Final = json.dumps(VALUE, separators=(",", ":")).encode()
 RECEIVED: Final = 20_000
 PATIENCE_SECONDS: Final = 60.0
+
+CALLERS: Final = 100
 
 SLICES: Final = 10
 """Into how many turns a contestant's seconds of one round are cut."""
@@ -62,6 +65,11 @@ def run(*, rounds: int, seconds: int) -> None:
         turns, turn_seconds = rounds * SLICES, seconds / SLICES
         _print("blocking calls", _blocking(port, turns, turn_seconds))
         _print("awaited calls", asyncio.run(_awaited(port, turns, turn_seconds)))
+        with bridge(port) as (_, bridge_port):
+            _print(
+                f"{CALLERS} callers at once through a bridge, QoS 1",
+                asyncio.run(_bridged(bridge_port, turns, turn_seconds)),
+            )
         _print(f"bursts of {RECEIVED:,} messages received", _received(port, rounds))
         disconnect_all()
 
@@ -77,6 +85,8 @@ _REFERENCES: Final = {
     "AsyncPublisher.publish, 100 at once": "Session.publish, 100 at once",
     "@async_publish, one after another": "Session.publish, one after another",
     "@async_publish, 100 at once": "Session.publish, 100 at once",
+    "AsyncPublisher.publish, of bytes, batched": "httpx, a POST for each",
+    "AsyncPublisher.publish_many, of bytes": "httpx, a POST for each",
     "Subscriber, a function": "paho, on_message",
     "Subscriber, a coroutine function": "paho, on_message",
 }
@@ -159,6 +169,50 @@ async def _awaited(port: int, turns: int, turn_seconds: float) -> Rates:
                         calls += at_once
                     rates.setdefault(f"{name}, {words}", []).append(measure.rate(calls))
     await session.close()
+    return rates
+
+
+async def _bridged(port: int, turns: int, turn_seconds: float) -> Rates:
+    """Many callers through one bridge: each a request of its own, as a program would, and as the SDK does."""
+    url = f"http://{HOST}:{port}"
+    limits = httpx.Limits(max_connections=CALLERS, max_keepalive_connections=CALLERS)
+    rates: Rates = {}
+    async with (
+        httpx.AsyncClient(base_url=url, limits=limits, timeout=PATIENCE_SECONDS) as client,
+        AsyncPublisher(url) as publisher,
+    ):
+
+        async def post(topic: str) -> int:
+            (await client.post(f"/v1/topics/{topic}", content=BODY)).raise_for_status()
+            return 1
+
+        async def published(topic: str) -> int:
+            await publisher.publish(topic, BODY)
+            return 1
+
+        async def many(topic: str) -> int:
+            return len(await publisher.publish_many([(topic, BODY)] * CALLERS))
+
+        contestants: dict[str, tuple[Callable[[str], Awaitable[int]], int]] = {
+            "httpx, a POST for each": (post, CALLERS),
+            "AsyncPublisher.publish, of bytes, batched": (published, CALLERS),
+            "AsyncPublisher.publish_many, of bytes": (many, 1),
+        }
+        for _ in range(turns):
+            for name, (call, callers) in contestants.items():
+                gc.collect()
+                measure = _Measure()
+
+                async def go_on(
+                    topic: str, call: Callable[[str], Awaitable[int]] = call, measure: _Measure = measure
+                ) -> int:
+                    count = 0
+                    while measure.seconds < turn_seconds:
+                        count += await call(topic)
+                    return count
+
+                counts = await asyncio.gather(*(go_on(f"{TOPIC}/{number}") for number in range(callers)))
+                rates.setdefault(name, []).append(measure.rate(sum(counts)))
     return rates
 
 
