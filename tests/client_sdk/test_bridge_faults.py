@@ -222,3 +222,49 @@ async def test_disconnecting_does_not_wait_for_a_bridge_that_is_away() -> None:
         await transport.close()
         with pytest.raises(NotConnectedError):
             await publishing
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_an_outcome_that_comes_late_is_asked_for_again(qos: int) -> None:
+    """504 leaves it open: the repetition under the same key gets the broker's answer, and sends nothing."""
+    requests = Requests()
+    with (
+        Mosquitto() as broker,
+        running_bridge(broker.url, prepare=requests.prepare, publish_timeout_seconds=0.2) as bridge,
+    ):
+        async with witnessing(broker) as witness, AsyncPublisher(bridge.url) as publisher:
+            await publisher.publish("before", 1, qos=qos)
+            broker.pause()
+            publishing = asyncio.ensure_future(publisher.publish("faults/a", b"1", qos))
+            async with asyncio.timeout(SECONDS):
+                while len(requests.of("/v1/topics/faults")) < 2:  # the first was answered with 504
+                    await asyncio.sleep(0.01)
+            broker.resume()
+            assert (await publishing).reason_code == 0
+            assert await witness.all() == [b"1"]
+    assert len({each.key for each in requests.of("/v1/topics/faults")}) == 1
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_batch_that_its_broker_did_not_take_waits_for_another_turn(qos: int) -> None:
+    """Each message that was surely not sent goes out once the broker is back, in the order of its topic."""
+    requests = Requests()
+    with (
+        Mosquitto() as broker,
+        running_bridge(broker.url, prepare=requests.prepare, publish_timeout_seconds=0.2) as bridge,
+    ):
+        async with AsyncPublisher(bridge.url) as publisher:
+            await publisher.publish("before", 1, qos=qos)
+            broker.stop()
+            publishing = [
+                asyncio.ensure_future(publisher.publish("kept/batch", b"%d" % number, qos, retain=True))
+                for number in range(4)
+            ]
+            async with asyncio.timeout(SECONDS):
+                while not requests.of("/v1/publish/batch"):
+                    await asyncio.sleep(0.01)
+            broker.start()
+            await asyncio.gather(*publishing)
+            async with AsyncSubscriber(broker.url) as subscriber:
+                await subscriber.subscribe("kept/batch")
+                assert (await anext(aiter(subscriber))).payload == b"3"
