@@ -21,7 +21,7 @@ import math
 import secrets
 from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from tidegate.background import running_loop
 from tidegate.errors import (
@@ -165,6 +165,7 @@ class Replies:
         if self._opening is None or (self._opening.done() and not _succeeded(self._opening)):
             subscribing = self._transport.subscribe([(self._root + "+", QOS)], self._receive)
             self._opening = asyncio.create_task(subscribing, name="tidegate replies")
+            self._opening.add_done_callback(_succeeded)  # its error may be nobody's by then
         if not self._opening.done() or not _succeeded(self._opening):
             # Whoever gives up must not take the subscription from the others.
             await self._within(deadline, asyncio.shield(self._opening))
@@ -199,6 +200,7 @@ class Replies:
                 raise
             raise _no_reply(message, reason_code, timeout_seconds)
         finally:
+            publishing.add_done_callback(_succeeded)  # its error may be nobody's
             publishing.cancel()  # what is with the socket stays sent
 
     def _addressed(
@@ -258,7 +260,7 @@ class Replies:
         return receive
 
 
-def _succeeded(future: asyncio.Future[Message] | asyncio.Task[None]) -> bool:
+def _succeeded(future: asyncio.Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 

@@ -20,6 +20,8 @@ from tidegate import (
     Message,
     MQTTError,
     MQTTTimeoutError,
+    NotAuthorizedError,
+    NotConnectedError,
     OutcomeUnknownError,
     Properties,
     Publisher,
@@ -258,3 +260,39 @@ def test_a_request_through_a_bridge_says_what_it_cannot_carry(bridge_url: str) -
     """Refused, and not left out."""
     with Publisher(bridge_url) as asking, pytest.raises(UnsupportedError, match="payload_format"):
         asking.request("a", 1, properties=Properties(payload_format=1))
+
+
+async def test_a_refused_subscription_for_replies_is_told_and_tried_again() -> None:
+    """Access rules that keep a client from its replies are an error of the request, and no silence."""
+    is_allowed = False
+
+    def authorize(action: str, topic: str, _: ConnectOptions) -> int:
+        return 0x87 if action == "subscribe" and "replies" in topic and not is_allowed else 0
+
+    broker = MemoryBroker(authorize=authorize)
+    async with (
+        AsyncPublisher(connect=broker.connect) as asking,
+        AsyncSubscriber(connect=broker.connect) as device,
+    ):
+
+        async def handle(request: Message) -> None:
+            await asking.reply(request, "yes")
+
+        await device.subscribe("device", handle)
+        with pytest.raises(NotAuthorizedError):
+            await asking.request("device", 1)
+        assert not broker.published
+        is_allowed = True
+        assert (await asking.request("device", 1)).json() == "yes"
+
+
+async def test_a_request_without_a_connection_was_not_sent() -> None:
+    """It is told so, within its own time."""
+    broker = MemoryBroker()
+    asking = AsyncPublisher(connect=broker.connect)
+    await asking.connect()
+    broker.stop()
+    with pytest.raises(NotConnectedError):
+        await asking.request("device", 1, timeout=0.1)
+    assert not broker.published
+    await asking.disconnect()
