@@ -115,7 +115,7 @@ def test_qos_0_is_handed_over(guarded: Bridge, publish: Way) -> None:
 
 @pytest.mark.parametrize("qos", [1, 2])
 def test_a_broker_that_stands_still_is_an_unknown_outcome(qos: int) -> None:
-    """SIGSTOP: each way of publishing is 504, since the message was sent; it arrives when the broker goes on."""
+    """SIGSTOP: each way of publishing is 504, since the message was sent, and it arrives later on."""
     with (
         Mosquitto() as broker,
         running_bridge(broker.url, publish_timeout_seconds=0.5) as bridge,
