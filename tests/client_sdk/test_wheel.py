@@ -172,9 +172,10 @@ from tidegate import publish
 from tidegate.testing import FakeBroker
 with FakeBroker() as broker:
     publish("wheel")(lambda: 1)()
-    print(broker.messages()[0].json(), *(each.value for each in entry_points(group="pytest11", name="tidegate")))
+    print(broker.messages()[0].json())
+print(*(each.value for each in entry_points(group="pytest11", name="tidegate")))
 """
-    assert run(python, "-c", program) == "1 tidegate.pytest_plugin\n"
+    assert run(python, "-c", program) == "1\ntidegate.pytest_plugin\n"
 
 
 def test_its_commands_are_there(python: Path) -> None:
