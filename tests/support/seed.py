@@ -102,12 +102,10 @@ def lead(monkeypatch: pytest.MonkeyPatch, ports: Mapping[tuple[str, int], int]) 
     look_up = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        found = ports.get((host, port))
-        return (
-            look_up(host, port, *args, **kwargs)
-            if found is None
-            else look_up(LOOPBACK, found, *args, **kwargs)
-        )
+        name = host.decode() if isinstance(host, bytes) else host
+        found = ports.get((name, port))
+        where = (host, port) if found is None else (LOOPBACK, found)
+        return look_up(*where, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
