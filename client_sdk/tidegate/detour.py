@@ -83,8 +83,12 @@ def begin(connect: Connect) -> None:
         connect: what opens connections.
     """
     _detours.append(connect)
-    _move()
-    settle()
+    try:
+        _move()
+        settle()
+    except BaseException:
+        end(connect)
+        raise
 
 
 def end(connect: Connect) -> None:

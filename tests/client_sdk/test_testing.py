@@ -228,6 +228,35 @@ async def test_it_works_within_a_running_loop() -> None:
             await broker.async_wait_for(lambda: False, 0.01)
 
 
+async def test_a_client_that_the_calling_loop_has_opened_stays(mosquitto: Mosquitto) -> None:
+    """It cannot be waited for on its own loop; one that is made meanwhile goes to the fake broker."""
+    async with AsyncPublisher(mosquitto.url) as before:
+        with FakeBroker() as broker:
+            await before.publish("fake/stays", 1)
+            async with AsyncPublisher(mosquitto.url) as within:
+                await within.publish("fake/goes", 1)
+            assert [message.topic for message in broker.published] == ["fake/goes"]
+        await before.publish("fake/stays", 2)
+
+
+def test_it_ends_after_an_error_and_leaves_nothing_behind(mosquitto: Mosquitto) -> None:
+    """A client made within goes to its own place afterwards."""
+    publisher = Publisher(mosquitto.url)
+    broker = FakeBroker()
+
+    def fail() -> None:
+        with broker:
+            publisher.publish("fake/error", 1)
+            broker.freeze()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    publisher.publish("fake/error", 2)
+    publisher.disconnect()
+    assert [message.json() for message in broker.published] == [1]
+
+
 def test_what_was_published_is_looked_up_by_filter() -> None:
     """In order, with properties and the retain flag that the publisher set; ``clear`` forgets."""
     properties = Properties(content_type="text/plain", user_properties=(("a", "1"),))
