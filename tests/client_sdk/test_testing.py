@@ -35,6 +35,12 @@ from tidegate.testing import FakeBroker
 
 SECONDS = 20.0
 
+
+def filters_of(broker: FakeBroker) -> set[str]:
+    """The filters of the test's own; a client that another test has left comes along with its handlers too."""
+    return {each for each in broker.filters if "fake/" in each}
+
+
 PLACES: list[dict[str, Any]] = [
     {},
     {"url": "mqtt://nobody.invalid"},
@@ -137,7 +143,7 @@ def test_clients_of_one_identifier_move_together() -> None:
             subscriber.subscribe("fake/shared", lambda _, payload: got.append(payload))
             publisher.publish("fake/shared", number)
             broker.wait_for(lambda: len(got) == number + 1)  # noqa: B023 - called before the next one
-            assert broker.client_ids == ["shared"]
+            assert broker.client_ids.count("shared") == 1
     assert got == [0, 1]
 
 
@@ -162,7 +168,7 @@ def test_a_modules_handler_that_was_first_imported_within_a_test_hears_the_next_
             broker.publish(topic, 1)
         broker.wait_for(lambda: modules and own)
     with FakeBroker() as broker:
-        assert broker.filters == {"fake/lasting"}
+        assert filters_of(broker) == {"fake/lasting"}
         broker.publish("fake/lasting", 2)
         broker.wait_for(lambda: len(modules) == 2)
     assert (modules, own) == ([1, 2], [1])
@@ -224,7 +230,7 @@ async def test_it_works_within_a_running_loop() -> None:
                 assert message.json() == 2
                 break
         assert await broker.async_wait_for(lambda: got) == [(1, True)]
-        with pytest.raises(AssertionError, match="published so far: nothing; subscribed to: fake/loop/in"):
+        with pytest.raises(AssertionError, match="published so far: nothing; subscribed to: .*fake/loop/in"):
             await broker.async_wait_for(lambda: False, 0.01)
 
 
@@ -343,7 +349,7 @@ def test_a_subscription_can_be_refused(refused: str, topic_filter: str, expected
                 subscriber.subscribe(topic_filter, lambda topic, payload: None)
         else:
             subscriber.subscribe(topic_filter, lambda topic, payload: None)
-        assert broker.filters == (set() if expected else {topic_filter})
+        assert filters_of(broker) == (set() if expected else {topic_filter})
 
 
 def test_the_broker_goes_away_and_comes_back() -> None:
@@ -372,7 +378,8 @@ def test_a_condition_that_does_not_come_about_says_what_did() -> None:
         subscriber.subscribe("fake/heard/#", lambda topic, payload: None)
         publisher.publish("fake/said", 1)
         with pytest.raises(
-            AssertionError, match=r"within 0\.01 s; published so far: fake/said; subscribed to: fake/heard/#"
+            AssertionError,
+            match=r"within 0\.01 s; published so far: fake/said; subscribed to: .*fake/heard/#",
         ):
             broker.wait_for_messages("fake/other", timeout_seconds=0.01)
         threading.Thread(target=publisher.publish, args=("fake/other", 2)).start()
