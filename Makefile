@@ -30,6 +30,8 @@ check: $(DEV) ## lint, format, types, import contracts, declared dependencies
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --python-version 3.12 client_sdk/tidegate
+	$(VENV)/bin/mypy --python-version 3.13 client_sdk/tidegate
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/deptry .

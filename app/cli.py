@@ -17,7 +17,7 @@ from app import server
 from app.dev import run as development
 from app.main import create_app
 from app.settings import Settings
-from app.settings_errors import describe_errors
+from app.settings.errors import describe_errors
 from tidegate.errors import MQTTError
 
 FAILED: Final = 1

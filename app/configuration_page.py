@@ -12,14 +12,14 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from app.settings import Settings
-from app.settings_errors import allowed
-from app.settings_sources import variable
+from app.settings.errors import allowed
+from app.settings.sources import variable
 
 _HEAD: Final = """\
 # Configuration
 
 Everything is set by environment variables, and read once, at the start. This page is made from
-`app/settings.py` by `python -m app.configuration_page`; a test holds the two together.
+`app/settings/` by `python -m app.configuration_page`; a test holds the two together.
 
 - An option of `tidegate serve` wins over its variable. A variable wins over a file of the same name in the
   directory that `TIDEGATE_SECRETS_DIR` names, which is how mounted secrets are read.
@@ -34,12 +34,13 @@ Everything is set by environment variables, and read once, at the start. This pa
 
 _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("The broker", "broker_url"),
-    ("The HTTP server", "host"),
     ("Publishing", "max_body_bytes"),
     ("Several replicas", "redis_url"),
-    ("Streams", "heartbeat_seconds"),
     ("Schemas and events", "schemas_file"),
+    ("Requests", "reply_topic_prefix"),
+    ("Streams", "heartbeat_seconds"),
     ("Retained messages", "retained_timeout_seconds"),
+    ("The HTTP server", "host"),
     ("Stopping", "drain_seconds"),
     ("Access", "cors_origins"),
     ("Logs and secrets", "log_level"),

@@ -98,6 +98,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
     gate = Gate(link, () if schemas is None else (schemas.check,))
+    app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
     app.include_router(status.create_router(link, hub, requests.counts, schemas))

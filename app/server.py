@@ -5,7 +5,9 @@ Rules:
 1. A signal drains first: ``drain`` runs before the server begins to stop, so that a stream is told why it
    ends. uvicorn waits for open streams before the lifespan's end, which would come too late.
 2. SIGTERM and SIGINT are an ordinary end: ``serve`` returns, and the process ends with status 0.
-3. No request is logged: its query string may hold a secret. A record of the log is one line.
+3. What still waits for the broker shortly before the time to drain is over is answered then, with what is
+   true of it. uvicorn would answer with a bare 500.
+4. No request is logged: its query string may hold a secret. A record of the log is one line.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ logger = logging.getLogger("tidegate")
 
 BACKLOG: Final = 2048
 
+FAREWELL_SECONDS: Final = 1.0
+"""So long before the time to drain is over, requests that wait are answered."""
+
 UNSENT_BYTES: Final = 131_072
 """What the kernel takes for a reader beyond what is on the wire. Without it a reader that stopped costs
 megabytes before anybody notices, and one that is slow sees messages that are long out of date."""
@@ -50,14 +55,24 @@ class BridgeServer(uvicorn.Server):
     Args:
         config: how uvicorn serves.
         drain: ends all streams with a word; called once, at the first signal.
+        give_up: answers whatever waits; called once, after ``patience_seconds`` more.
+        patience_seconds: how long open requests may take by themselves.
         on_started: called once, when requests are taken.
     """
 
     def __init__(
-        self, config: uvicorn.Config, drain: Callable[[], None], *, on_started: Callable[[], None] = _nothing
+        self,
+        config: uvicorn.Config,
+        drain: Callable[[], None],
+        *,
+        give_up: Callable[[], None] = _nothing,
+        patience_seconds: float = 0.0,
+        on_started: Callable[[], None] = _nothing,
     ) -> None:
         super().__init__(config)
         self._drain = drain
+        self._give_up = give_up
+        self._patience_seconds = patience_seconds
         self._on_started = on_started
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -95,6 +110,8 @@ class BridgeServer(uvicorn.Server):
                 self._drain()
             except Exception:
                 logger.exception("draining failed; stopping all the same")
+            if self._loop is not None:
+                self._loop.call_later(self._patience_seconds, self._give_up)
         super().handle_exit(sig, frame)
 
 
@@ -123,7 +140,14 @@ def make_server(
     app: FastAPI, settings: Settings, *, on_started: Callable[[], None] = _nothing
 ) -> BridgeServer:
     """The server for an application of ``create_app``."""
-    return BridgeServer(make_config(app, settings), app.state.hub.drain, on_started=on_started)
+    seconds = settings.drain_seconds
+    return BridgeServer(
+        make_config(app, settings),
+        app.state.hub.drain,
+        give_up=app.state.gate.stop,
+        patience_seconds=max(seconds - FAREWELL_SECONDS, seconds / 2),
+        on_started=on_started,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

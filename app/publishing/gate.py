@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from app.broker.link import BrokerLink
+from app.problems import ProblemError, ProblemType
 from tidegate.connection import BrokerLimits
 from tidegate.message import Message
 
@@ -31,6 +32,7 @@ class Gate:
     def __init__(self, link: BrokerLink, checks: Sequence[Check] = ()) -> None:
         self._link = link
         self._checks = tuple(checks)
+        self._has_stopped = False
 
     @property
     def limits(self) -> BrokerLimits | None:
@@ -47,15 +49,19 @@ class Gate:
         """How long ago the broker answered; None without a connection."""
         return self._link.session.last_round_trip_seconds_ago
 
+    def stop(self) -> None:
+        """The bridge ends in a moment: whoever waits is answered now, and nothing more is taken."""
+        self._has_stopped = True
+        self._link.session.expire()
+
     def publish(self, message: Message) -> Coroutine[Any, Any, int]:
         """Publish, and return the broker's reason code, below 0x80.
 
         Raises:
-            ProblemError: a check refuses the message.
+            ProblemError: a check refuses the message, or the bridge stops (SHUTTING_DOWN).
             MQTTError: what ``Session.publish`` raises.
         """
-        for check in self._checks:
-            check(message)
+        self._check(message)
         return self._link.publish(message)
 
     def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
@@ -67,9 +73,14 @@ class Gate:
                 settings where it is left out.
 
         Raises:
-            ProblemError: a check refuses the message.
+            ProblemError: a check refuses the message, or the bridge stops (SHUTTING_DOWN).
             QueueFullError: the waiting room is full, and nothing was sent.
         """
+        self._check(message)
+        return self._link.submit(message, timeout_seconds=timeout_seconds)
+
+    def _check(self, message: Message) -> None:
+        if self._has_stopped:
+            raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; nothing was sent")
         for check in self._checks:
             check(message)
-        return self._link.submit(message, timeout_seconds=timeout_seconds)

@@ -8,12 +8,14 @@ import sys
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
+from tidegate import detour
 from tidegate.background import at_exit, engine
 from tidegate.configuration import Options, Where, resolve
-from tidegate.errors import MQTTConnectionError, NotConnectedError, UnsupportedQoSWarning
+from tidegate.errors import MQTTConnectionError, MQTTError, NotConnectedError, UnsupportedQoSWarning
 from tidegate.formatters import Formatter, JSONFormatter
 from tidegate.hooks import Hooked, Hooks
 from tidegate.lane import OF_THE_PARENT
@@ -23,6 +25,8 @@ from tidegate.transports.direct import DirectTransport
 from tidegate.transports.transport import SessionTransport, Transport
 
 T = TypeVar("T")
+
+SETTLE_SECONDS: Final = 1.0
 
 
 class AsyncClient(Hooked):
@@ -49,17 +53,13 @@ class AsyncClient(Hooked):
         TLSError: a certificate file cannot be used.
     """
 
+    _transport: Transport
+    _session_transport: SessionTransport | None
+
     def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
-        options = resolve(Options(url=url, **where))
+        self._options = options = resolve(Options(url=url, **where))
         self.formatter: Formatter = options.formatter or JSONFormatter()
-        transport = options.make_transport()
-        self.is_on_aws_iot = isinstance(transport, DirectTransport) and is_aws_iot(transport.options.host)
-        if isinstance(transport, DirectTransport) and transport.options.client_id:
-            transport = SharedTransport(transport, options.connection_key(transport.options))
-        self._transport: Transport = transport
-        self._session_transport: SessionTransport | None = None
-        if isinstance(transport, SessionTransport):
-            self._session_transport = transport
+        self._use(detour.make_transport(options))
         self._hooked: weakref.ref[Hooked] = weakref.ref(self)
         self._has_thread = False
         self._hooks: Hooks | None = None
@@ -69,6 +69,7 @@ class AsyncClient(Hooked):
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_disconnect: list[Callable[[], None]] = []
         self._guard: AsyncGenerator[None, None] | None = None
+        detour.register(self)
 
     async def connect(self) -> None:
         """Connect now, instead of with the first call; harmless where there is a connection.
@@ -123,6 +124,63 @@ class AsyncClient(Hooked):
     ) -> None:
         await self.disconnect()
 
+    # For ``tidegate.detour``.
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that the client is used on, once it is."""
+        return self._loop
+
+    def can_move(self, here: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether the client may go elsewhere, as a thread asks that runs the loop ``here``."""
+        if self._is_closed or self._options.connect is not None:
+            return False
+        loop = self._loop
+        return loop is None or (self._forks == engine.forks and loop.is_running() and loop is not here)
+
+    async def leave(self) -> None:
+        """Disconnect, and keep in mind what is followed."""
+        for task in list(self._tasks):
+            task.cancel()
+        await self._transport.close()
+        if self._hooks is not None:
+            self._hooks.end()
+
+    def take_transport(self, made: dict[Transport, Transport]) -> bool:
+        """Take a new transport, or the one that a client with the same old one has taken.
+
+        Returns:
+            Whether there is one: the options of a client that was made on a detour may be good there alone.
+        """
+        old = self._transport
+        try:
+            self._use(made.get(old) or detour.make_transport(self._options))
+        except MQTTError:
+            return False
+        made[old] = self._transport
+        return True
+
+    async def arrive(self) -> None:
+        """Begin at the new place, after ``take_transport``."""
+        if self._guard is not None:
+            await self._guard.aclose()
+            self._guard_transport()
+        if self._hooks is not None and self._session_transport is not None:
+            self._session_transport.watch(self._hooks.changed)
+
+    async def settled(self) -> None:
+        """Wait for what was begun in the background, for a second at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=SETTLE_SECONDS)
+
+    def _use(self, transport: Transport) -> None:
+        self.is_on_aws_iot = isinstance(transport, DirectTransport) and is_aws_iot(transport.options.host)
+        if isinstance(transport, DirectTransport) and transport.options.client_id:
+            told = replace(self._options, connect=detour.opener(self._options))
+            transport = SharedTransport(transport, told.connection_key(transport.options))
+        self._transport = transport
+        self._session_transport = transport if isinstance(transport, SessionTransport) else None
+
     def _open(self) -> Transport:
         if self._is_closed:
             raise NotConnectedError("the client was disconnected; make a new one")
@@ -142,14 +200,18 @@ class AsyncClient(Hooked):
         if engine.is_loop(loop):
             _on_engine.add(self)
         else:
-            self._guard = _until_the_loop_ends(self._transport)
-            with contextlib.suppress(StopIteration):
-                self._guard.__anext__().send(None)  # up to its ``yield``
+            self._guard_transport()
         hooked = self._hooked()
         if hooked is not None:
             self._hooks = Hooks(hooked, None if self._has_thread else loop)
             if self._session_transport is not None:
                 self._session_transport.watch(self._hooks.changed)
+
+    def _guard_transport(self) -> None:
+        """Have the transport closed when the loop ends."""
+        self._guard = _until_the_loop_ends(self._transport)
+        with contextlib.suppress(StopIteration):
+            self._guard.__anext__().send(None)  # up to its ``yield``
 
     async def _told(self, call: Coroutine[Any, Any, T]) -> T:
         """Make a call, and tell the hooks what it says about the connection where nothing else does."""

@@ -92,6 +92,11 @@ class Dispatch:
             self._loop = loop or handlers_loop.loop
             self._start = self._start_task
 
+    @property
+    def is_of_module(self) -> bool:
+        """Whether the handler is a function of a module, and not one that a call made."""
+        return inspect.isfunction(self._handler) and "<locals>" not in self._handler.__qualname__
+
     def receive(self, message: Message) -> None:
         """Take a message; called on the connection's loop, and never waits."""
         if self._is_ended:

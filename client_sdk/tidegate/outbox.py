@@ -241,6 +241,14 @@ class Outbox:
         self._idle = None
         return bool(done)
 
+    def expire(self) -> None:
+        """Let everybody's time be up: what waits fails as never sent, what was sent as an unknown outcome."""
+        for flight in (*self._waiting, *self._suspects, *self._carried, *self._flights):
+            flight.deadline = 0.0
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweep()
+
     def close(self) -> None:
         """Fail whatever is left."""
         self._keeps_session = False

@@ -247,6 +247,10 @@ class Session:
 
         await self._insist(ping, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
 
+    def expire(self) -> None:
+        """Wait no longer for what is to be published, before ``close``; ``Outbox.expire``."""
+        self._outbox.expire()
+
     async def close(self, *, flush_seconds: float = CLOSE_SECONDS) -> None:
         """Wait for what is in flight, disconnect, and end; what is left then fails.
 

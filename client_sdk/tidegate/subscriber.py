@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
+from tidegate import detour
 from tidegate.arrivals import MAX_WAITING_MESSAGES, Arrivals
 from tidegate.background import engine, running_loop
 from tidegate.client import AsyncClient
@@ -44,7 +45,10 @@ class AsyncSubscriber(AsyncClient):
     many.
     """
 
-    _arrivals: Arrivals | None = None
+    def __init__(self, url: str | None = None, **where: Unpack[Where]) -> None:
+        super().__init__(url, **where)
+        self._arrivals: Arrivals | None = None
+        self._followed: dict[Dispatch, detour.Followed] = {}
 
     async def subscribe(
         self, topic: str | Iterable[str], handler: Handler | None = None, qos: int = 1
@@ -133,13 +137,36 @@ class AsyncSubscriber(AsyncClient):
 
     async def attach(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
         """Subscribe, with a dispatch made elsewhere; raises what ``subscribe`` raises."""
-        transport = self._open()
-        dispatch.owner = dispatch.owner or self
-        await self._told(transport.subscribe(filters, dispatch.receive))
-        self._at_disconnect.append(dispatch.end)
+        await self._follow(filters, dispatch)
+        self._note(filters, dispatch, lasts=False)
 
     async def attach_in_background(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
         """Like ``attach``, but returns at once, and tries until it works."""
+        self._note(filters, dispatch, lasts=dispatch.is_of_module)
+        self._insist_in_background(filters, dispatch)
+
+    async def arrive(self) -> None:
+        """Begin at the new place, and follow there what is to be followed there."""
+        await super().arrive()
+        depth = detour.depth()
+        for dispatch, followed in list(self._followed.items()):
+            if followed.depth > depth and not followed.lasts:
+                del self._followed[dispatch]
+                self._at_disconnect.remove(dispatch.end)
+                dispatch.end()
+            elif depth or not followed.depth:
+                self._insist_in_background(followed.filters, dispatch)
+
+    async def _follow(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
+        transport = self._open()
+        dispatch.owner = dispatch.owner or self
+        await self._told(transport.subscribe(filters, dispatch.receive))
+
+    def _note(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch, *, lasts: bool) -> None:
+        self._at_disconnect.append(dispatch.end)
+        self._followed[dispatch] = detour.Followed(filters, detour.depth(), lasts)
+
+    def _insist_in_background(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
         task = asyncio.create_task(self._insist(filters, dispatch), name=f"tidegate follow {filters[0][0]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -149,7 +176,7 @@ class AsyncSubscriber(AsyncClient):
         last_reason = ""
         while True:
             try:
-                await self.attach(filters, dispatch)
+                await self._follow(filters, dispatch)
             except (TopicError, UnsupportedError) as error:
                 logger.error("no longer trying: %s", error)  # noqa: TRY400 - the text has it all
                 return

@@ -6,7 +6,9 @@ import asyncio
 import resource
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import pytest
@@ -178,3 +180,58 @@ def test_a_websocket_that_reads_nothing_does_not_keep_the_bridge(has_much_to_rea
             assert bridge.interrupt(signal.SIGTERM) == 0, bridge.output
         assert "Traceback" not in bridge.output
         assert " ERROR " not in bridge.output
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_publishes_that_wait_are_told_what_is_true_of_them(is_sent: bool) -> None:
+    """The broker stands still, or is gone: 504 for what was sent, 503 for what was not; no bare 500."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(Mosquitto())
+        port = stack.enter_context(ReservedPort()).number
+        bridge = Command(
+            "serve",
+            "--port",
+            str(port),
+            "--broker-url",
+            broker.url,
+            settings={
+                "TIDEGATE_DRAIN_SECONDS": "2",
+                "TIDEGATE_PUBLISH_TIMEOUT_SECONDS": "600",
+                "TIDEGATE_BROKER_KEEPALIVE_SECONDS": "600",
+            },
+        )
+        stack.enter_context(bridge)
+        bridge.wait_for("serving at")
+        wait_until(lambda: is_ready(port))
+        if is_sent:
+            broker.pause()
+        else:
+            broker.kill()
+            wait_until(lambda: not is_ready(port))
+        pool = stack.enter_context(ThreadPoolExecutor(5))
+        message = {"topic": "drain/a", "payload": 1}
+        url = f"http://{LOOPBACK}:{port}/v1"
+
+        def post(path: str, **content: Any) -> httpx.Response:
+            return httpx.post(url + path, trust_env=False, timeout=60, **content)
+
+        answers = [
+            pool.submit(post, "/topics/drain/a", content=b"1"),
+            pool.submit(post, "/topics/drain/a?qos=2", content=b"1"),
+            pool.submit(post, "/topics/drain/a", content=b"1", headers={"Idempotency-Key": "drain"}),
+            pool.submit(post, "/publish", json=message),
+            pool.submit(post, "/publish/batch", json=[message, message]),
+        ]
+        wait_until(lambda: held(port) == len(answers) + 1)
+        assert bridge.interrupt(signal.SIGTERM) == 0, bridge.output
+        found = [each.result() for each in answers]
+        assert {each.headers["content-type"] for each in found} == {"application/problem+json"}
+        assert [each.status_code for each in found] == [504 if is_sent else 503] * len(answers)
+        assert "Traceback" not in bridge.output
+        broker.resume()
+
+
+def held(port: int) -> int:
+    """Messages that wait, or that the broker has not acknowledged."""
+    status = httpx.get(f"http://{LOOPBACK}:{port}/v1/status", trust_env=False).json()
+    return int(status["broker"]["in_flight"]) + int(status["broker"]["waiting"])

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 
 from app.settings import Settings
-from app.settings_errors import allowed, describe_errors
+from app.settings.errors import allowed, describe_errors
 from tests.support.certificates import Certificates
 from tests.support.issued import NOW, issue
 from tidegate.errors import TLSError

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.bridge import running_bridge
 from tests.support.mosquitto import Mosquitto
-from tidegate import configure
+from tidegate import Message, Publisher, Subscriber, configure
 from tidegate.decorators import disconnect_all
 from tidegate.memory import MemoryBroker
 
@@ -48,3 +48,37 @@ def no_leftovers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     disconnect_all()
     configure()
+
+
+@pytest.fixture(params=["direct", "bridge"])
+def told_url(
+    request: pytest.FixtureRequest, fresh_mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """What the environment says: a broker of the test's own, or a bridge to it."""
+    if request.param == "direct":
+        monkeypatch.setenv("TIDEGATE_URL", fresh_mosquitto.url)
+        yield fresh_mosquitto.url
+    else:
+        with running_bridge(fresh_mosquitto.url) as bridge:
+            monkeypatch.setenv("TIDEGATE_URL", bridge.url)
+            yield bridge.url
+
+
+@pytest.fixture
+def device(fresh_mosquitto: Mosquitto) -> Iterator[Publisher]:
+    """Somebody else who publishes at the test's own broker."""
+    with Publisher(fresh_mosquitto.url) as publisher:
+        yield publisher
+
+
+@pytest.fixture
+def seen(told_url: str, fresh_mosquitto: Mosquitto) -> Iterator[list[Message]]:
+    """Every message that the test's own broker passes on."""
+    got: list[Message] = []
+
+    def keep(message: Message) -> None:
+        got.append(message)
+
+    with Subscriber(fresh_mosquitto.url) as witness:
+        witness.subscribe("#", keep, qos=2)
+        yield got

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.asked import Requests
-from tests.support.bridge import running_bridge
+from tests.support.bridge import running_bridge, wait_until
 from tests.support.fault_proxy import Fault
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import ReservedPort
@@ -160,6 +160,7 @@ async def test_a_broker_behind_the_bridge_that_comes_back_is_waited_for(qos: int
         async with AsyncPublisher(bridge.url) as publisher:
             await publisher.publish("before", 1, qos=qos)
             broker.stop()
+            wait_until(lambda: bridge.client.get("/readyz").status_code == 503)
             publishing = asyncio.ensure_future(publisher.publish("kept/faults", b"1", qos, retain=True))
             async with asyncio.timeout(SECONDS):
                 while len(requests.of("/v1/topics/kept")) < 1:
@@ -256,6 +257,7 @@ async def test_a_batch_that_its_broker_did_not_take_waits_for_another_turn(qos: 
         async with AsyncPublisher(bridge.url) as publisher:
             await publisher.publish("before", 1, qos=qos)
             broker.stop()
+            wait_until(lambda: bridge.client.get("/readyz").status_code == 503)
             publishing = [
                 asyncio.ensure_future(publisher.publish("kept/batch", b"%d" % number, qos, retain=True))
                 for number in range(4)

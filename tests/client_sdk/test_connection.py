@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -91,10 +92,13 @@ async def connect(name: str, broker: Broker) -> AsyncIterator[Open]:
             await client.connection.close()
 
 
+_numbers = itertools.count()
+
+
 def options_for(name: str, broker: Broker, **options: object) -> ConnectOptions:
     """Connect options for a broker, with a client identifier where none is given."""
     host, port = broker.address
-    options = {"client_id": f"client-{len(options)}-{id(options)}", **options}
+    options = {"client_id": f"client-{next(_numbers)}", **options}
     return ConnectOptions(host=host, port=port, protocol_version=BROKERS[name][1], **options)  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ class Certificates:
 
     Attributes:
         ca: the authority's certificate.
-        server_certificate: for ``localhost`` and ``127.0.0.1``.
+        server_certificate: for ``localhost``, ``127.0.0.1`` and the names that were asked for.
         server_key: its key.
         client_certificate: its subject's common name is ``device-1``.
         client_key: its key.
@@ -35,8 +35,13 @@ class Certificates:
         return context
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """Make a new authority and its certificates, as files in this directory."""
+def make_certificates(directory: Path, *names: str) -> Certificates:
+    """Make a new authority and its certificates, as files in this directory.
+
+    Args:
+        directory: where the files go.
+        names: what the server is called beside ``localhost`` and ``127.0.0.1``.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     made = Certificates(
@@ -47,7 +52,7 @@ def make_certificates(directory: Path) -> Certificates:
         client_key=directory / "client.key",
     )
     authority.cert_pem.write_to_path(made.ca)
-    server = authority.issue_cert("localhost", "127.0.0.1")
+    server = authority.issue_cert("localhost", "127.0.0.1", *names)
     client = authority.issue_cert("device-1@devices.test", common_name="device-1")
     for issued, certificate, key in (
         (server, made.server_certificate, made.server_key),

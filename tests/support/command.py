@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -43,14 +43,24 @@ def run_command(
 class Command:
     """A ``tidegate`` that runs until it is told to stop; a context manager.
 
+    Args:
+        arguments: of the command.
+        settings: more environment variables.
+        program: what Python runs in place of the command.
+
     Attributes:
         output: what it wrote so far, to stdout and to stderr.
     """
 
-    def __init__(self, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        settings: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "app"),
+    ) -> None:
         self.output = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "app", *arguments],
+            [sys.executable, *program, *arguments],
             env=environment(settings),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from pydantic import DirectoryPath, FilePath, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from app.settings import Settings
-from app.settings_sources import PREFIX, variable
+from app.settings.sources import PREFIX, variable
 
 _SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url"})
 _SERVICE_LINKS: Final = (

@@ -1,0 +1,94 @@
+"""Where the bridge listens, who may call, how it stops, and what it logs."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, DirectoryPath, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+class ServerSettings(BaseSettings):
+    """The settings of the HTTP server and of the process."""
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="The address to listen on. One other than loopback needs `TIDEGATE_INSECURE=1` as long "
+        "as the bridge has no authentication.",
+        examples=["::1"],
+    )
+    port: int = Field(8080, ge=0, le=65_535, description="The TCP port; 0 for any free one.", examples=[8081])
+    drain_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="How long open requests and streams may take to end when the bridge stops.",
+        examples=[20],
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Origins of web pages that may call the bridge, with commas between them. Left out, only "
+        "its own pages may.",
+        examples=["https://panel.example,https://plant.example"],
+    )
+    insecure: bool = Field(
+        False,
+        description="Listen on an address other than loopback, with no authentication: whoever reaches the "
+        "port may read and publish everything that the broker lets the bridge.",
+        examples=["1"],
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="The least severe level that is logged.", examples=["debug"]
+    )
+    secrets_dir: DirectoryPath | None = Field(
+        None,
+        description="A directory with files named like these variables, each holding a value: mounted "
+        "secrets.",
+        examples=["/run/secrets/tidegate"],
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            scheme, separator, authority = origin.partition("://")
+            if (
+                scheme not in {"http", "https"}
+                or not separator
+                or not authority
+                or set("/?#@*") & set(authority)
+            ):
+                raise ValueError(
+                    f"{origin!r} is no origin; write scheme and host alone, as in https://panel.example"
+                )
+        return origins
+
+    @model_validator(mode="after")
+    def _check_host(self) -> Self:
+        if not (self.insecure or is_loopback(self.host)):
+            raise ValueError(
+                f"TIDEGATE_HOST={self.host!r} is not loopback, and this version has no authentication: "
+                "whoever reaches the port could read and publish everything; listen on 127.0.0.1 behind a "
+                "proxy that authenticates, or set TIDEGATE_INSECURE=1"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; a name counts only where it is ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
