@@ -35,6 +35,7 @@ from app.publishing.gate import Gate
 from app.publishing.idempotency import fingerprint_of
 from app.publishing.requests import Question, Requests
 from app.settings import Settings
+from tidegate.errors import refusal
 from tidegate.message import Message, Properties
 
 PATH: Final = "/v1/requests"
@@ -73,19 +74,22 @@ class RequestsRoute(RawRoute):
         form = JSON if query.replies is None else preferred(scope["headers"], LIST_FORMS)
         headers = read_headers(scope["headers"])
         question = await self._read(scope, receive, headers, query, arrived_at)
-        work = partial(self._ask, receive, query, form, question)
         key = headers.idempotency_key
         if key is None:
-            await work(send)
+            replies = await _unless_left(receive, asyncio.create_task(self._requests.ask(question)))
+            await self._answer(send, query, form, replies)
         else:
+            work = partial(self._ask, query, form, question)
+            late = partial(_answer_late, question.message)
             more = repr((question.response_topic, query.replies, query.timeout)).encode()
             fingerprint = fingerprint_of(f"POST {self.path_format}", question.message, more)
-            await self._once.answer(send, key, fingerprint, question.message.qos, work, _answer_late)
+            await self._once.answer(send, key, fingerprint, question.message.qos, work, late)
 
-    async def _ask(
-        self, receive: Receive, query: RequestQuery, form: str, question: Question, send: Send
-    ) -> None:
-        replies = await _unless_left(receive, asyncio.create_task(self._requests.ask(question)))
+    async def _ask(self, query: RequestQuery, form: str, question: Question, send: Send) -> None:
+        """Ask and answer, also when the client leaves: who comes back with its key gets the reply."""
+        await self._answer(send, query, form, await self._requests.ask(question))
+
+    async def _answer(self, send: Send, query: RequestQuery, form: str, replies: list[Event]) -> None:
         if query.replies is None:
             await answer_message(send, replies[0])
         else:
@@ -110,6 +114,13 @@ class RequestsRoute(RawRoute):
                 f"replies={query.replies} is more than TIDEGATE_MAX_REPLIES allows: "
                 f"{self._settings.max_replies}",
                 field="replies",
+            )
+        if query.response_topic is not None and query.response_topic.startswith("$"):
+            raise ProblemError(
+                ProblemType.RESERVED_TOPIC,
+                f"{query.response_topic!r} begins with '$': no device replies there, and a shared "
+                "subscription would take messages from those that share it",
+                field="response_topic",
             )
         if query.response_topic == topic:
             raise ProblemError(
@@ -170,8 +181,10 @@ class RequestsRoute(RawRoute):
         )
 
 
-async def _answer_late(_: Send, reason_code: int) -> None:
+async def _answer_late(message: Message, _: Send, reason_code: int) -> None:
     """The broker's answer came after the time was up, and nobody waits for a reply any more."""
+    if reason_code >= 0x80:
+        raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
     raise ProblemError(
         ProblemType.NO_REPLY,
         "the broker answered after the request's time was up, and no reply was waited for",

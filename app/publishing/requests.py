@@ -22,12 +22,12 @@ from typing import Any
 
 from app.hub.event import Event
 from app.hub.hub import Hub
-from app.problems import ProblemError, ProblemType
+from app.problems import ProblemError, ProblemType, problem_of
 from app.publishing.gate import Gate
 from app.publishing.replies import End, Inbox, OwnInbox, Pending, ReplyCounts
 from app.publishing.reply_topics import FixedInbox
 from app.settings import Settings
-from tidegate.errors import MQTTTimeoutError, OutcomeUnknownError, refusal
+from tidegate.errors import MQTTTimeoutError, OutcomeUnknownError, RefusedError, refusal
 from tidegate.message import NO_PROPERTIES, Message
 from tidegate.reason_codes import NO_MATCHING_SUBSCRIBERS
 
@@ -122,6 +122,10 @@ class Requests:
                         await inbox.open(self._hub)
             except TimeoutError:
                 raise self._not_sent(question) from None
+            except RefusedError as error:
+                problem = problem_of(error)
+                problem.nothing_sent = True
+                raise problem from None
             except MQTTTimeoutError as error:
                 raise ProblemError(
                     ProblemType.BROKER_UNAVAILABLE,

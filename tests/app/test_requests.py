@@ -133,6 +133,101 @@ async def test_a_request_with_a_key_is_asked_once(bridge: Bridge, device: Device
     assert 1 == len(device.requests)
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_client_that_comes_back_with_its_key_gets_the_reply(
+    bridge: Bridge, mosquitto: Mosquitto, qos: int
+) -> None:
+    """Who leaves while a request with a key waits makes it again, and the device is asked once."""
+    key = {"Idempotency-Key": f"come-back-{qos}"}
+    path = f"/v1/requests/ask/back?timeout=25&qos={qos}"
+    before = counts(bridge)
+    async with Device(mosquitto.port, "ask/back", silence) as device:
+        left = asyncio.create_task(post(bridge.port, path, b"unlock", key))
+        await device.heard(1)
+        waiting = asyncio.create_task(post(bridge.port, path, b"unlock", key))
+        left.cancel()
+        await until(lambda: bridge.client.get("/v1/status").json()["broker"]["in_flight"] == 0)
+        assert 1 == counts(bridge)["waiting"]
+        again = asyncio.create_task(post(bridge.port, path, b"unlock", key))
+        await device.publish(reply_to(device.requests[0], b"unlocked"))
+        answers = [await waiting, await again, await post(bridge.port, path, b"unlock", key)]
+    assert [(200, b"unlocked", "true")] * 3 == [
+        (each.status, each.body, each.headers.get("idempotency-replayed")) for each in answers
+    ]
+    assert 1 == len(device.requests)
+    assert before["answered"] + 1 == counts(bridge)["answered"]
+
+
+async def test_a_request_with_a_key_whose_client_left_ends_with_the_bridge(
+    mosquitto: Mosquitto,
+) -> None:
+    """It keeps nobody from stopping, and whoever came back with the key is told what became of it."""
+    key = {"Idempotency-Key": "left-for-good"}
+    target = "/v1/requests/ask/stop?timeout=60"
+    with running_bridge(mosquitto.url) as bridge:
+        async with Device(mosquitto.port, "ask/stop", silence) as device:
+            left = asyncio.create_task(post(bridge.port, target, b"x", key))
+            await device.heard(1)
+            left.cancel()
+            await until(lambda: bridge.client.get("/v1/status").json()["broker"]["in_flight"] == 0)
+            waiting = asyncio.create_task(post(bridge.port, target, b"x", key))
+            bridge.drain()
+            answer = await waiting
+            assert (504, "no-reply", "true") == (
+                answer.status,
+                problem(answer),
+                answer.headers.get("idempotency-replayed"),
+            )
+            assert "the bridge stops" in answer.json()["detail"]
+            await until(lambda: counts(bridge)["waiting"] == 0)
+        assert 1 == len(device.requests)
+
+
+async def test_a_late_refusal_of_a_request_with_a_key_is_told() -> None:
+    """The broker says no after the time was up: the next request with the key is told that."""
+    key = {"Idempotency-Key": "late-refusal"}
+    with (
+        Mosquitto(acl="topic readwrite #\ntopic deny forbidden/#") as broker,
+        running_bridge(broker.url) as bridge,
+    ):
+        assert problem(await post(bridge.port, "/v1/requests/allowed?timeout=0.2", b"x")) == "no-reply"
+        broker.pause()
+        first = await post(bridge.port, "/v1/requests/forbidden/a?timeout=0.3", b"x", key)
+        assert (504, "outcome-unknown") == (first.status, problem(first))
+        broker.resume()
+        again = await post(bridge.port, "/v1/requests/forbidden/a?timeout=0.3", b"x", key)
+        assert (403, "not-authorized", "true") == (
+            again.status,
+            problem(again),
+            again.headers.get("idempotency-replayed"),
+        )
+        assert 0x87 == again.json()["reason_code"]
+
+
+async def test_a_reply_topic_that_the_broker_forbids_leaves_the_key_free() -> None:
+    """Nothing was sent, so that the same request is made anew, and is asked once access is given."""
+    key = {"Idempotency-Key": "no-reply-topic"}
+    denied = {"subscribe"}
+
+    def authorize(action: str, topic: str, options: ConnectOptions) -> int:
+        return 0x87 if action in denied else 0
+
+    memory = MemoryBroker(authorize=authorize)
+    with running_bridge("mqtt://memory.test", connect=memory.connect) as bridge:
+        first = await post(bridge.port, "/v1/requests/a?timeout=0.5", b"x", key)
+        assert (403, "not-authorized", 0x87) == (
+            first.status,
+            problem(first),
+            first.json()["reason_code"],
+        )
+        assert [] == memory.published
+        denied.clear()
+        again = await post(bridge.port, "/v1/requests/a?timeout=0.5", b"x", key)
+        assert (504, "no-reply") == (again.status, problem(again))
+        assert "idempotency-replayed" not in again.headers
+        assert 1 == len(memory.published)
+
+
 async def test_a_reply_needs_no_correlation_data(bridge: Bridge, mosquitto: Mosquitto) -> None:
     """The reply topic says whose it is."""
 
@@ -166,18 +261,18 @@ class LateAcknowledgements:
         self.on_lost = events.on_lost
         self.on_resumed = events.on_resumed
         self._events = events
-        self._held: list[tuple[Any, int]] = []
+        self.held: list[tuple[Any, int]] = []
 
     def on_message(self, message: Message) -> None:
         """Pass on the message, and then what was held."""
         self._events.on_message(message)
-        for token, reason_code in self._held:
+        for token, reason_code in self.held:
             self._events.on_published(token, reason_code)
-        self._held = []
+        self.held = []
 
     def on_published(self, token: Any, reason_code: int) -> None:
         """Hold it."""
-        self._held.append((token, reason_code))
+        self.held.append((token, reason_code))
 
 
 async def connect_late(options: ConnectOptions, events: ConnectionEvents) -> Connection:
@@ -720,6 +815,8 @@ async def test_a_body_slower_than_the_time_out_is_408(bridge: Bridge) -> None:
         ("/v1/requests/a?response_topic=b/%2B/c", "invalid-parameter", "response_topic"),
         ("/v1/requests/a?response_topic=b%0A", "invalid-parameter", "response_topic"),
         ("/v1/requests/a/b?response_topic=a/b", "invalid-parameter", "response_topic"),
+        ("/v1/requests/a?response_topic=$share/workers/a", "reserved-topic", "response_topic"),
+        ("/v1/requests/a?response_topic=$SYS/broker/uptime", "reserved-topic", "response_topic"),
     ],
 )
 async def test_a_request_that_cannot_be_is_refused(
