@@ -142,8 +142,9 @@ class Requests:
             The broker's reason code; None where the replies were quicker, or the bridge stops.
         """
         loop = asyncio.get_running_loop()
-        publishing = self._gate.submit(message, timeout_seconds=max(question.deadline - loop.time(), 0.0))
-        pending.is_sent = True
+        publishing = self._gate.submit(
+            message, timeout_seconds=max(question.deadline - loop.time(), 0.0), on_sent=pending.sent
+        )
         try:
             either: set[asyncio.Future[Any]] = {publishing, pending.ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
