@@ -53,7 +53,7 @@ async def test_a_device_without_properties_answers_on_its_own_topic(
                 old_bridge.port,
                 "/v1/requests/old/a?response_topic=old/a/reply&timeout=20",
                 number,
-                {"Content-Type": "text/plain"},
+                {"Content-Type": "text/plain", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"},
             )
             assert (answer.status, answer.body) == (200, b"re: " + number)
             assert answer.headers["mqtt-topic"] == "old/a/reply"
@@ -76,13 +76,23 @@ async def test_without_properties_a_reply_topic_must_be_named(
 
 @pytest.mark.parametrize(
     ("query", "headers", "field"),
-    [("&expiry=1", {}, "expiry"), ("", {"Mqtt-User-Property": "a=b"}, "Mqtt-User-Property")],
+    [
+        ("?response_topic=old/r&expiry=1", {}, "expiry"),
+        ("?response_topic=old/r&payload_format=0", {}, "payload_format"),
+        ("?response_topic=old/r", {"Mqtt-User-Property": "a=b"}, "Mqtt-User-Property"),
+        ("", {"Mqtt-Response-Topic": "old/r", "Mqtt-Message-Expiry": "1"}, "Mqtt-Message-Expiry"),
+        (
+            "?response_topic=old/r",
+            {"ce-specversion": "1.0", "ce-id": "A-1", "ce-source": "/s", "ce-type": "asked"},
+            "ce-specversion",
+        ),
+    ],
 )
 async def test_a_property_is_refused_where_mqtt_has_none(
     old_bridge: Bridge, query: str, headers: dict[str, str], field: str
 ) -> None:
     """What a 3.1.1 connection cannot carry is refused, not dropped."""
-    answer = await post(old_bridge.port, f"/v1/requests/old/c?response_topic=old/r{query}", b"x", headers)
+    answer = await post(old_bridge.port, f"/v1/requests/old/c{query}", b"x", headers)
     assert (answer.status, problem(answer), answer.json()["field"]) == (400, "unsupported", field)
 
 

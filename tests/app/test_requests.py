@@ -133,6 +133,75 @@ async def test_a_request_with_a_key_is_asked_once(bridge: Bridge, device: Device
     assert 1 == len(device.requests)
 
 
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+EVENT = {"ce-specversion": "1.0", "ce-id": "A-1", "ce-source": "/s", "ce-type": "asked"}
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("", {"Mqtt-Message-Expiry": "70", "Mqtt-Payload-Format": "1"}),
+        ("&expiry=70&payload_format=1", {}),
+        ("&expiry=70&payload_format=1", {"Mqtt-Message-Expiry": "70", "Mqtt-Payload-Format": "1"}),
+    ],
+)
+async def test_a_request_has_the_properties_of_a_publish(
+    bridge: Bridge, device: Device, query: str, headers: dict[str, str]
+) -> None:
+    """In headers or in the query, as on /v1/topics."""
+    answer = await post(bridge.port, f"/v1/requests/ask/device?timeout=20{query}", b"x", headers)
+    assert (200, b"x") == (answer.status, answer.body)
+    properties = device.requests[0].properties
+    assert (70, 1) == (properties.message_expiry, properties.payload_format)
+
+
+async def test_the_reply_topic_may_stand_in_a_header(bridge: Bridge, mosquitto: Mosquitto) -> None:
+    """Mqtt-Response-Topic names where the device answers by itself, and makes it the same request."""
+    reply_topic = "ask/header/r\u00e9ply"
+
+    def answers(request: Message) -> Iterable[Message]:
+        yield Message(reply_topic, b"re: " + request.payload, 1)
+
+    target = "/v1/requests/ask/header?timeout=20"
+    header = {"Mqtt-Response-Topic": "ask/header/r%C3%A9ply", "Idempotency-Key": "reply-topic"}
+    async with Device(mosquitto.port, "ask/header", answers) as device:
+        answer = await post(bridge.port, target, b"x", header)
+        assert (200, b"re: x") == (answer.status, answer.body)
+        assert reply_topic == device.requests[0].properties.response_topic
+        again = await post(
+            bridge.port,
+            target + "&response_topic=ask/header/r%C3%A9ply",
+            b"x",
+            {"Idempotency-Key": "reply-topic"},
+        )
+        assert (200, "true") == (again.status, again.headers.get("idempotency-replayed"))
+
+
+async def test_a_request_may_be_a_cloud_event(bridge: Bridge, device: Device) -> None:
+    """In binary mode its attributes are user properties; in structured mode the body is the event."""
+    target = "/v1/requests/ask/device?timeout=20"
+    event = {name.removeprefix("ce-"): value for name, value in EVENT.items()}
+    assert 200 == (await post(bridge.port, target, b"x", {**EVENT, "Mqtt-User-Property": "a=b"})).status
+    body = json.dumps(event).encode()
+    kind = "application/cloudevents+json"
+    assert 200 == (await post(bridge.port, target, body, {"Content-Type": kind})).status
+    binary, structured = (each.properties for each in device.requests)
+    assert (*event.items(), ("a", "b")) == binary.user_properties
+    assert ((), kind) == (structured.user_properties, structured.content_type)
+
+
+async def test_a_request_carries_its_trace(bridge: Bridge, device: Device) -> None:
+    """As user properties; another trace does not make it another request under the same key."""
+    target = "/v1/requests/ask/device?timeout=20"
+    key = {"Idempotency-Key": "traced"}
+    trace = {"traceparent": PARENT, "tracestate": "vendor=1"}
+    assert 200 == (await post(bridge.port, target, b"x", {**trace, **key})).status
+    again = await post(bridge.port, target, b"x", {"traceparent": PARENT.replace("b7", "b8"), **key})
+    assert (200, "true") == (again.status, again.headers.get("idempotency-replayed"))
+    (request,) = device.requests
+    assert tuple(trace.items()) == request.properties.user_properties
+
+
 @pytest.mark.parametrize("qos", [0, 1, 2])
 async def test_a_client_that_comes_back_with_its_key_gets_the_reply(
     bridge: Bridge, mosquitto: Mosquitto, qos: int
@@ -854,6 +923,36 @@ async def test_a_header_that_cannot_be_is_refused(
     """Correlation data is the bridge's, which tells replies apart by it."""
     answer = await post(bridge.port, "/v1/requests/a", b"x", {name: value})
     assert (answer.status, problem(answer), answer.json()["field"]) == (status, kind, name)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "kind", "field"),
+    [
+        ("expiry=1", {"Mqtt-Message-Expiry": "2"}, 400, "invalid-header", "Mqtt-Message-Expiry"),
+        ("payload_format=0", {"Mqtt-Payload-Format": "1"}, 400, "invalid-header", "Mqtt-Payload-Format"),
+        ("response_topic=b", {"Mqtt-Response-Topic": "c"}, 400, "invalid-header", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Response-Topic": "b/%23"}, 400, "invalid-header", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Response-Topic": "a"}, 400, "invalid-parameter", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Response-Topic": "$share/b/a"}, 403, "reserved-topic", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Payload-Format": "1"}, 422, "invalid-payload", "Mqtt-Payload-Format"),
+        ("payload_format=1", {}, 422, "invalid-payload", "payload_format"),
+        ("", {"ce-id": "A-1"}, 400, "invalid-cloudevent", "ce-specversion"),
+        ("", {"Content-Type": "application/cloudevents+json"}, 400, "malformed-body", None),
+        (
+            "",
+            {"Content-Type": "application/cloudevents-batch+json"},
+            415,
+            "unsupported-media-type",
+            "Content-Type",
+        ),
+    ],
+)
+async def test_what_a_publish_would_not_take_is_no_request(
+    bridge: Bridge, query: str, headers: dict[str, str], status: int, kind: str, field: str | None
+) -> None:
+    """Headers that are not honoured are refused, and none is left aside in silence."""
+    answer = await post(bridge.port, f"/v1/requests/a?{query}", b"\xff", headers)
+    assert (status, kind, field) == (answer.status, problem(answer), answer.json().get("field"))
 
 
 async def test_a_list_has_two_forms(bridge: Bridge) -> None:
