@@ -84,6 +84,9 @@ class ProblemError(Exception):
         hint: what to do about it.
         reason_code: the broker's reason code, where it gave one.
         headers: further headers of the answer.
+
+    Attributes:
+        nothing_sent: set where the broker gave a reason code, and yet nothing was published.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class ProblemError(Exception):
         self.hint = hint
         self.reason_code = reason_code
         self.headers = dict(headers or {})
+        self.nothing_sent = False
         if kind.status == 503:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
 

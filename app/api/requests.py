@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.api.input.body import BodyReader
+from app.api.input.body import BodyReader, require_text
+from app.api.input.cloud_event import is_structured, require_structured
 from app.api.input.headers import (
     CORRELATION_DATA,
+    PAYLOAD_FORMAT,
     REPLIES_AWAITED,
     REPLIES_RECEIVED,
+    RESPONSE_TOPIC,
     USER_PROPERTY,
     RequestHeaders,
     content_type_property,
     read_headers,
-    read_mqtt_headers,
 )
 from app.api.input.negotiation import preferred
 from app.api.input.path import required_topic
+from app.api.input.properties import asked_properties
 from app.api.input.query import parse_query
 from app.api.input.request_options import RequestQuery
 from app.api.input.topic_rules import require_topic
 from app.api.output.messages import JSON, LIST_FORMS, answer_list, answer_message
 from app.api.output.once import Once
-from app.api.output.refusals import without_properties
 from app.api.raw_route import REST, RawRoute
 from app.hub.event import Event
 from app.problems import ProblemError, ProblemType
@@ -35,7 +38,8 @@ from app.publishing.gate import Gate
 from app.publishing.idempotency import fingerprint_of
 from app.publishing.requests import Question, Requests
 from app.settings import Settings
-from tidegate.message import Message, Properties
+from tidegate.errors import refusal
+from tidegate.message import NO_PROPERTIES, Message, Properties
 
 PATH: Final = "/v1/requests"
 
@@ -73,19 +77,23 @@ class RequestsRoute(RawRoute):
         form = JSON if query.replies is None else preferred(scope["headers"], LIST_FORMS)
         headers = read_headers(scope["headers"])
         question = await self._read(scope, receive, headers, query, arrived_at)
-        work = partial(self._ask, receive, query, form, question)
         key = headers.idempotency_key
         if key is None:
-            await work(send)
+            replies = await _unless_left(receive, asyncio.create_task(self._requests.ask(question)))
+            await self._answer(send, query, form, replies)
         else:
+            work = partial(self._ask, query, form, question)
+            late = partial(_answer_late, question.message)
+            # The trace is another one each time, and does not make it another request.
             more = repr((question.response_topic, query.replies, query.timeout)).encode()
             fingerprint = fingerprint_of(f"POST {self.path_format}", question.message, more)
-            await self._once.answer(send, key, fingerprint, question.message.qos, work, _answer_late)
+            await self._once.answer(send, key, fingerprint, question.message.qos, work, late)
 
-    async def _ask(
-        self, receive: Receive, query: RequestQuery, form: str, question: Question, send: Send
-    ) -> None:
-        replies = await _unless_left(receive, asyncio.create_task(self._requests.ask(question)))
+    async def _ask(self, query: RequestQuery, form: str, question: Question, send: Send) -> None:
+        """Ask and answer, also when the client leaves: who comes back with its key gets the reply."""
+        await self._answer(send, query, form, await self._requests.ask(question))
+
+    async def _answer(self, send: Send, query: RequestQuery, form: str, replies: list[Event]) -> None:
         if query.replies is None:
             await answer_message(send, replies[0])
         else:
@@ -111,14 +119,29 @@ class RequestsRoute(RawRoute):
                 f"{self._settings.max_replies}",
                 field="replies",
             )
-        if query.response_topic == topic:
+        content_type, is_event = _content_type(headers)
+        asked = self._asked(headers, query, is_event=is_event)
+        response_topic = asked.response_topic
+        named_by = RESPONSE_TOPIC if query.response_topic is None else "response_topic"
+        if response_topic is not None and response_topic.startswith("$"):
+            raise ProblemError(
+                ProblemType.RESERVED_TOPIC,
+                f"{response_topic!r} begins with '$': no device replies there, and a shared "
+                "subscription would take messages from those that share it",
+                field=named_by,
+            )
+        if response_topic == topic:
             raise ProblemError(
                 ProblemType.INVALID_PARAMETER,
                 "the response topic is the topic of the request, which would be its own reply",
-                field="response_topic",
+                field=named_by,
             )
-        properties = self._properties(headers, query)
         payload = await self._bodies.read(receive, headers.content_length)
+        if is_event:
+            require_structured(payload)
+        if asked.payload_format:
+            require_text(payload, "payload_format" if query.payload_format else PAYLOAD_FORMAT)
+        properties = replace(asked, content_type=content_type, response_topic=None)
         deadline = arrived_at + timeout_seconds
         if asyncio.get_running_loop().time() >= deadline:
             raise ProblemError(
@@ -131,7 +154,8 @@ class RequestsRoute(RawRoute):
             timeout_seconds,
             deadline,
             query.replies or 1,
-            query.response_topic,
+            response_topic,
+            headers.trace or (),
         )
 
     def _timeout_seconds(self, query: RequestQuery) -> float:
@@ -147,9 +171,12 @@ class RequestsRoute(RawRoute):
             )
         return query.timeout
 
-    def _properties(self, headers: RequestHeaders, query: RequestQuery) -> Properties:
-        asked_for = read_mqtt_headers(headers.mqtt or ())
-        if asked_for.correlation_data is not None:
+    def _asked(self, headers: RequestHeaders, query: RequestQuery, *, is_event: bool) -> Properties:
+        """What query and headers ask for; the response topic is where the device answers by itself."""
+        asked = asked_properties(headers, query, is_event=is_event)
+        if asked is None:
+            return NO_PROPERTIES
+        if asked.properties.correlation_data is not None:
             raise ProblemError(
                 ProblemType.INVALID_HEADER,
                 "a request's correlation data is made by the bridge, which tells replies apart by it",
@@ -157,21 +184,22 @@ class RequestsRoute(RawRoute):
                 hint=f"leave it out; what the device should see can stand in {USER_PROPERTY}",
             )
         limits = self._gate.limits
-        if query.response_topic is not None and limits is not None and limits.protocol_version < 5:
-            if query.expiry is not None:
-                raise without_properties("expiry")
-            if asked_for.user_properties:
-                raise without_properties(USER_PROPERTY)
-        content_type = headers.content_type
-        return Properties(
-            content_type=None if content_type is None else content_type_property(content_type),
-            user_properties=asked_for.user_properties,
-            message_expiry=query.expiry,
-        )
+        is_old = limits is not None and limits.protocol_version < 5
+        if is_old and asked.properties.response_topic is not None and asked.refusal is not None:
+            raise asked.refusal
+        return asked.properties
 
 
-async def _answer_late(_: Send, reason_code: int) -> None:
+def _content_type(headers: RequestHeaders) -> tuple[str | None, bool]:
+    """The content type, and whether it says that the body is a CloudEvent in structured mode."""
+    content_type = None if headers.content_type is None else content_type_property(headers.content_type)
+    return content_type, content_type is not None and is_structured(content_type)
+
+
+async def _answer_late(message: Message, _: Send, reason_code: int) -> None:
     """The broker's answer came after the time was up, and nobody waits for a reply any more."""
+    if reason_code >= 0x80:
+        raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
     raise ProblemError(
         ProblemType.NO_REPLY,
         "the broker answered after the request's time was up, and no reply was waited for",

@@ -12,7 +12,7 @@ it subscribes to; what the HTTP side publishes, it sends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from app.settings import Settings
@@ -97,9 +97,15 @@ class BrokerLink:
         """Publish, and return the broker's reason code; raises what ``Session.publish`` raises."""
         return self.session.publish(message)
 
-    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
+    def submit(
+        self,
+        message: Message,
+        *,
+        timeout_seconds: float | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> asyncio.Future[int]:
         """Publish without waiting; ``Session.submit``."""
-        return self.session.submit(message, timeout_seconds=timeout_seconds)
+        return self.session.submit(message, timeout_seconds=timeout_seconds, on_sent=on_sent)
 
     async def subscribe(
         self, topic_filter: str, qos: int, identifier: int, *, retained: bool, retained_again: bool

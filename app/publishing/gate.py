@@ -64,20 +64,27 @@ class Gate:
         self._check(message)
         return self._link.publish(message)
 
-    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
+    def submit(
+        self,
+        message: Message,
+        *,
+        timeout_seconds: float | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> asyncio.Future[int]:
         """Publish without waiting: the future has the reason code, also a refusing one, or the error.
 
         Args:
             message: the message.
             timeout_seconds: bound on the wait for its turn and for the acknowledgement together; that of the
                 settings where it is left out.
+            on_sent: called when the message is handed to the connection, maybe before this returns.
 
         Raises:
             ProblemError: a check refuses the message, or the bridge stops (SHUTTING_DOWN).
             QueueFullError: the waiting room is full, and nothing was sent.
         """
         self._check(message)
-        return self._link.submit(message, timeout_seconds=timeout_seconds)
+        return self._link.submit(message, timeout_seconds=timeout_seconds, on_sent=on_sent)
 
     def _check(self, message: Message) -> None:
         if self._has_stopped:

@@ -243,7 +243,9 @@ def _digest(*parts: bytes) -> bytes:
 def says_that_nothing_was_sent(error: MQTTError | ProblemError) -> bool:
     """Whether a refusal means that the same request may be made again."""
     if isinstance(error, ProblemError):
-        return error.reason_code is None and (error.kind.status < 500 or error.kind.status == 503)
+        return error.nothing_sent or (
+            error.reason_code is None and (error.kind.status < 500 or error.kind.status == 503)
+        )
     return not isinstance(error, RefusedError)
 
 

@@ -72,7 +72,7 @@ class Pending:
         token: its name at the broker.
         replies: those that came, in order.
         ended: done when it need not wait any longer.
-        is_sent: it was handed over to be published, and may have reached a device.
+        is_sent: it was handed to the connection, and may have reached a device.
         was_cut_off: the connection to the broker was lost meanwhile.
     """
 
@@ -97,6 +97,10 @@ class Pending:
     def correlation_data(self) -> bytes:
         """What a device that speaks MQTT 5 sends back (§3.3.2.3.6)."""
         return self.token.encode("ascii")
+
+    def sent(self) -> None:
+        """It is handed to the connection; what comes from now on may be its reply."""
+        self.is_sent = True
 
     def agrees(self, message: Message) -> bool:
         """Whether a message carries this request's correlation data, or none."""

@@ -4,8 +4,8 @@ Rules:
 
 1. Only one request at a time waits on such a topic. The others stand in line, each as long as its time-out
    allows: replies without correlation data could not be told apart.
-2. The reply is the first message after the request was handed over that carries its correlation data, or
-   none.
+2. The reply is the first message after the request was handed to the connection that carries its correlation
+   data, or none. What comes while it waits for that is nobody's.
 3. A request that was sent and not answered leaves the topic to settle: for a while nobody's request is sent,
    so that a late reply is not taken for the next one's. The late reply ends it early.
 4. The subscription is kept for a while after the last request.
@@ -84,7 +84,7 @@ class FixedInbox(Inbox):
     def receive(self, event: Event) -> None:
         """Rules 2 and 3."""
         for pending in self.pending.values():
-            if pending.agrees(event.message):
+            if pending.is_sent and pending.agrees(event.message):
                 if pending.ended.done():
                     self._counts.late_replies += 1
                 else:

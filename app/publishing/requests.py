@@ -16,18 +16,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from app.hub.event import Event
 from app.hub.hub import Hub
-from app.problems import ProblemError, ProblemType
+from app.problems import ProblemError, ProblemType, problem_of
 from app.publishing.gate import Gate
 from app.publishing.replies import End, Inbox, OwnInbox, Pending, ReplyCounts
 from app.publishing.reply_topics import FixedInbox
+from app.publishing.trace_context import with_trace
 from app.settings import Settings
-from tidegate.errors import MQTTTimeoutError, OutcomeUnknownError, refusal
+from tidegate.errors import MQTTTimeoutError, OutcomeUnknownError, RefusedError, refusal
 from tidegate.message import NO_PROPERTIES, Message
 from tidegate.reason_codes import NO_MATCHING_SUBSCRIBERS
 
@@ -42,6 +43,7 @@ class Question:
         deadline: when that is over, in seconds on the loop's clock.
         replies: how many are wanted.
         response_topic: where the device answers, if it does so on a topic of its own.
+        trace: the headers that become properties where the connection can carry them.
     """
 
     message: Message
@@ -49,6 +51,7 @@ class Question:
     deadline: float
     replies: int = 1
     response_topic: str | None = None
+    trace: Sequence[tuple[bytes, bytes]] = ()
 
 
 class Requests:
@@ -122,6 +125,10 @@ class Requests:
                         await inbox.open(self._hub)
             except TimeoutError:
                 raise self._not_sent(question) from None
+            except RefusedError as error:
+                problem = problem_of(error)
+                problem.nothing_sent = True
+                raise problem from None
             except MQTTTimeoutError as error:
                 raise ProblemError(
                     ProblemType.BROKER_UNAVAILABLE,
@@ -138,8 +145,9 @@ class Requests:
             The broker's reason code; None where the replies were quicker, or the bridge stops.
         """
         loop = asyncio.get_running_loop()
-        publishing = self._gate.submit(message, timeout_seconds=max(question.deadline - loop.time(), 0.0))
-        pending.is_sent = True
+        publishing = self._gate.submit(
+            message, timeout_seconds=max(question.deadline - loop.time(), 0.0), on_sent=pending.sent
+        )
         try:
             either: set[asyncio.Future[Any]] = {publishing, pending.ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -174,8 +182,9 @@ class Requests:
         message = question.message
         properties = message.properties
         if not self._speaks_5():
-            is_asked_for = properties.user_properties or properties.message_expiry is not None
+            is_asked_for = replace(properties, content_type=None) != NO_PROPERTIES
             return message if is_asked_for else replace(message, properties=NO_PROPERTIES)
+        properties = with_trace(properties, question.trace)
         expiry = properties.message_expiry
         return replace(
             message,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from tidegate.errors import (
@@ -34,14 +35,22 @@ class Flight:
         deadline: time of the event loop at which the caller is told that it took too long.
         was_sent: whether it was handed to a connection, ever.
         losses: ends of a connection that it may have caused (``may_blame``).
+        on_sent: called when it is handed to a connection, each time; None where nobody asked.
     """
 
-    __slots__ = ("deadline", "future", "losses", "message", "was_sent")
+    __slots__ = ("deadline", "future", "losses", "message", "on_sent", "was_sent")
 
-    def __init__(self, message: Message, future: asyncio.Future[int], deadline: float) -> None:
+    def __init__(
+        self,
+        message: Message,
+        future: asyncio.Future[int],
+        deadline: float,
+        on_sent: Callable[[], None] | None = None,
+    ) -> None:
         self.message = message
         self.future = future
         self.deadline = deadline
+        self.on_sent = on_sent
         self.was_sent = False
         self.losses = 0
 

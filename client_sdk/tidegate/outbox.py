@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tidegate.connection import BrokerLimits, Carry, Connection
@@ -107,8 +107,19 @@ class Outbox:
             raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
         return reason_code
 
-    def submit(self, message: Message, timeout_seconds: float | None = None) -> asyncio.Future[int]:
+    def submit(
+        self,
+        message: Message,
+        timeout_seconds: float | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> asyncio.Future[int]:
         """Send a message, or let it wait for its turn; no task is made.
+
+        Args:
+            message: the message.
+            timeout_seconds: bound on the wait for a turn and for the acknowledgement together.
+            on_sent: called when the message is handed to a connection, maybe before this returns, and again
+                where it is sent again; it must not raise.
 
         Returns:
             A future with the broker's reason code, also a refusing one, or with the error that ``publish``
@@ -121,7 +132,7 @@ class Outbox:
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        flight = Flight(message, loop.create_future(), loop.time() + timeout)
+        flight = Flight(message, loop.create_future(), loop.time() + timeout, on_sent)
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
         if (
@@ -290,6 +301,8 @@ class Outbox:
             )
             return False
         flight.was_sent = True
+        if flight.on_sent is not None:
+            flight.on_sent()
         self._flights[flight] = None
         if message.qos:
             self._in_flight += 1

@@ -187,9 +187,15 @@ class Session:
         """Publish a message and return the broker's reason code; raises what ``Outbox.publish`` raises."""
         return self._outbox.publish(message, timeout_seconds)
 
-    def submit(self, message: Message, *, timeout_seconds: float | None = None) -> asyncio.Future[int]:
+    def submit(
+        self,
+        message: Message,
+        *,
+        timeout_seconds: float | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> asyncio.Future[int]:
         """Publish without waiting, for many messages at once; ``Outbox.submit``."""
-        return self._outbox.submit(message, timeout_seconds)
+        return self._outbox.submit(message, timeout_seconds, on_sent)
 
     async def subscribe(
         self, subscriptions: Sequence[Subscription], *, timeout_seconds: float | None = None

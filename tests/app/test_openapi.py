@@ -157,6 +157,36 @@ def test_the_pattern_tells_what_a_topic_may_be(
     assert (re.search(pattern, topic) is not None) is is_allowed
 
 
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        ("a=b", True),
+        ("=", True),
+        ("a==%3D", True),
+        ("caf%C3%A9=1 2", True),
+        ("0", False),
+        ("a%3Db", False),
+        ("a=%", False),
+        ("%4=a", False),
+        ("", False),
+    ],
+)
+def test_the_pattern_tells_what_a_user_property_is(
+    bridge: Bridge, document: dict[str, Any], value: str, is_one: bool
+) -> None:
+    """Every call that takes the header has it, and the calls take what it takes."""
+    patterns = {
+        name: each["schema"]["pattern"]
+        for name, operation in operations(document).items()
+        for each in operation.get("parameters", ())
+        if each["name"] == "Mqtt-User-Property"
+    }
+    assert {"publish_topic", "publish_retained", "request_topic"} <= set(patterns)
+    assert {is_one} == {re.search(pattern, value) is not None for pattern in patterns.values()}
+    answer = bridge.client.post("/v1/topics/property", content=b"x", headers={"Mqtt-User-Property": value})
+    assert (200 if is_one else 400) == answer.status_code
+
+
 def test_the_examples_are_what_the_models_take(document: dict[str, Any]) -> None:
     """An example that a reader copies works."""
     schemas = document["components"]["schemas"]

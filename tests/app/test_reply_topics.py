@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from app.publishing import reply_topics
-from tests.app.test_requests import counts, problem, until
+from tests.app.test_requests import LateAcknowledgements, counts, problem, until
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.device import Device, post, silence
 from tests.support.mosquitto import Mosquitto
 from tests.support.sse import following
+from tidegate.connection import Connection, ConnectionEvents, ConnectOptions
+from tidegate.connections.aiomqtt_connection import connect
 from tidegate.message import Message, Properties
 
 
@@ -51,7 +53,7 @@ async def test_a_device_without_properties_answers_on_its_own_topic(
                 old_bridge.port,
                 "/v1/requests/old/a?response_topic=old/a/reply&timeout=20",
                 number,
-                {"Content-Type": "text/plain"},
+                {"Content-Type": "text/plain", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"},
             )
             assert (answer.status, answer.body) == (200, b"re: " + number)
             assert answer.headers["mqtt-topic"] == "old/a/reply"
@@ -74,13 +76,23 @@ async def test_without_properties_a_reply_topic_must_be_named(
 
 @pytest.mark.parametrize(
     ("query", "headers", "field"),
-    [("&expiry=1", {}, "expiry"), ("", {"Mqtt-User-Property": "a=b"}, "Mqtt-User-Property")],
+    [
+        ("?response_topic=old/r&expiry=1", {}, "expiry"),
+        ("?response_topic=old/r&payload_format=0", {}, "payload_format"),
+        ("?response_topic=old/r", {"Mqtt-User-Property": "a=b"}, "Mqtt-User-Property"),
+        ("", {"Mqtt-Response-Topic": "old/r", "Mqtt-Message-Expiry": "1"}, "Mqtt-Message-Expiry"),
+        (
+            "?response_topic=old/r",
+            {"ce-specversion": "1.0", "ce-id": "A-1", "ce-source": "/s", "ce-type": "asked"},
+            "ce-specversion",
+        ),
+    ],
 )
 async def test_a_property_is_refused_where_mqtt_has_none(
     old_bridge: Bridge, query: str, headers: dict[str, str], field: str
 ) -> None:
     """What a 3.1.1 connection cannot carry is refused, not dropped."""
-    answer = await post(old_bridge.port, f"/v1/requests/old/c?response_topic=old/r{query}", b"x", headers)
+    answer = await post(old_bridge.port, f"/v1/requests/old/c{query}", b"x", headers)
     assert (answer.status, problem(answer), answer.json()["field"]) == (400, "unsupported", field)
 
 
@@ -113,6 +125,50 @@ async def test_what_came_before_the_request_is_no_reply(old_bridge: Bridge, mosq
         await device.publish(Message(topic, b"of nobody's asking", 1))
         await until(lambda: counts(old_bridge)["unmatched_replies"] == before + 1)
         assert (await post(old_bridge.port, target, b"2")).body == b"re: 2"
+
+
+async def test_what_comes_while_a_request_waits_to_be_sent_is_no_reply(mosquitto: Mosquitto) -> None:
+    """Its turn among the messages to the broker has not come: the device cannot have heard it."""
+    connections: list[LateAcknowledgements] = []
+
+    async def connect_late(options: ConnectOptions, events: ConnectionEvents) -> Connection:
+        connections.append(LateAcknowledgements(events))
+        return await connect(options, connections[-1])
+
+    topic = "room/reply"
+    target = f"/v1/requests/room?response_topic={topic}&timeout=25"
+    with running_bridge(mosquitto.url, connect=connect_late, max_in_flight=1) as bridge:
+        async with Device(mosquitto.port, "room", at(topic), protocol_version=4) as device:
+            assert (await post(bridge.port, target, b"1")).body == b"re: 1"
+            before = await asyncio.to_thread(counts, bridge)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(post(bridge.port, "/v1/topics/room/before", b"x"))
+                await until(lambda: bool(connections[-1].held))
+                asked = group.create_task(post(bridge.port, target, b"2"))
+                await until(lambda: bridge.client.get("/v1/status").json()["broker"]["waiting"] == 1)
+                await device.publish(Message(topic, b"of nobody's asking", 1))
+            assert (200, b"re: 2") == (asked.result().status, asked.result().body)
+        assert before["unmatched_replies"] + 1 == counts(bridge)["unmatched_replies"]
+
+
+async def test_a_topic_need_not_settle_after_a_request_that_waited_to_be_sent(
+    fresh_mosquitto: Mosquitto,
+) -> None:
+    """Its client left before its turn came, and no reply can come to what was not sent."""
+    target = "/v1/requests/away?response_topic=away/reply&timeout="
+    with running_bridge(fresh_mosquitto.url, reply_topic_settle_seconds=3600) as bridge:
+        async with Device(fresh_mosquitto.port, "away", at("away/reply")):
+            assert (await post(bridge.port, target + "20", b"1")).body == b"re: 1"
+        fresh_mosquitto.kill()
+        await until(lambda: bridge.client.get("/readyz").status_code == 503)
+        left = asyncio.create_task(post(bridge.port, target + "25", b"2"))
+        await until(lambda: bridge.client.get("/v1/status").json()["broker"]["waiting"] == 1)
+        left.cancel()
+        await until(lambda: counts(bridge)["waiting"] == 0)
+        fresh_mosquitto.start()
+        async with Device(fresh_mosquitto.port, "away", at("away/reply")) as device:
+            assert (await post(bridge.port, target + "20", b"3")).body == b"re: 3"
+        assert [each.payload for each in device.requests] == [b"3"]
 
 
 async def test_requests_with_one_reply_topic_take_turns(old_bridge: Bridge, mosquitto: Mosquitto) -> None:

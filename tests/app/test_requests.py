@@ -133,6 +133,170 @@ async def test_a_request_with_a_key_is_asked_once(bridge: Bridge, device: Device
     assert 1 == len(device.requests)
 
 
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+EVENT = {"ce-specversion": "1.0", "ce-id": "A-1", "ce-source": "/s", "ce-type": "asked"}
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("", {"Mqtt-Message-Expiry": "70", "Mqtt-Payload-Format": "1"}),
+        ("&expiry=70&payload_format=1", {}),
+        ("&expiry=70&payload_format=1", {"Mqtt-Message-Expiry": "70", "Mqtt-Payload-Format": "1"}),
+    ],
+)
+async def test_a_request_has_the_properties_of_a_publish(
+    bridge: Bridge, device: Device, query: str, headers: dict[str, str]
+) -> None:
+    """In headers or in the query, as on /v1/topics."""
+    answer = await post(bridge.port, f"/v1/requests/ask/device?timeout=20{query}", b"x", headers)
+    assert (200, b"x") == (answer.status, answer.body)
+    properties = device.requests[0].properties
+    assert (70, 1) == (properties.message_expiry, properties.payload_format)
+
+
+async def test_the_reply_topic_may_stand_in_a_header(bridge: Bridge, mosquitto: Mosquitto) -> None:
+    """Mqtt-Response-Topic names where the device answers by itself, and makes it the same request."""
+    reply_topic = "ask/header/r\u00e9ply"
+
+    def answers(request: Message) -> Iterable[Message]:
+        yield Message(reply_topic, b"re: " + request.payload, 1)
+
+    target = "/v1/requests/ask/header?timeout=20"
+    header = {"Mqtt-Response-Topic": "ask/header/r%C3%A9ply", "Idempotency-Key": "reply-topic"}
+    async with Device(mosquitto.port, "ask/header", answers) as device:
+        answer = await post(bridge.port, target, b"x", header)
+        assert (200, b"re: x") == (answer.status, answer.body)
+        assert reply_topic == device.requests[0].properties.response_topic
+        again = await post(
+            bridge.port,
+            target + "&response_topic=ask/header/r%C3%A9ply",
+            b"x",
+            {"Idempotency-Key": "reply-topic"},
+        )
+        assert (200, "true") == (again.status, again.headers.get("idempotency-replayed"))
+
+
+async def test_a_request_may_be_a_cloud_event(bridge: Bridge, device: Device) -> None:
+    """In binary mode its attributes are user properties; in structured mode the body is the event."""
+    target = "/v1/requests/ask/device?timeout=20"
+    event = {name.removeprefix("ce-"): value for name, value in EVENT.items()}
+    assert 200 == (await post(bridge.port, target, b"x", {**EVENT, "Mqtt-User-Property": "a=b"})).status
+    body = json.dumps(event).encode()
+    kind = "application/cloudevents+json"
+    assert 200 == (await post(bridge.port, target, body, {"Content-Type": kind})).status
+    binary, structured = (each.properties for each in device.requests)
+    assert (*event.items(), ("a", "b")) == binary.user_properties
+    assert ((), kind) == (structured.user_properties, structured.content_type)
+
+
+async def test_a_request_carries_its_trace(bridge: Bridge, device: Device) -> None:
+    """As user properties; another trace does not make it another request under the same key."""
+    target = "/v1/requests/ask/device?timeout=20"
+    key = {"Idempotency-Key": "traced"}
+    trace = {"traceparent": PARENT, "tracestate": "vendor=1"}
+    assert 200 == (await post(bridge.port, target, b"x", {**trace, **key})).status
+    again = await post(bridge.port, target, b"x", {"traceparent": PARENT.replace("b7", "b8"), **key})
+    assert (200, "true") == (again.status, again.headers.get("idempotency-replayed"))
+    (request,) = device.requests
+    assert tuple(trace.items()) == request.properties.user_properties
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_client_that_comes_back_with_its_key_gets_the_reply(
+    bridge: Bridge, mosquitto: Mosquitto, qos: int
+) -> None:
+    """Who leaves while a request with a key waits makes it again, and the device is asked once."""
+    key = {"Idempotency-Key": f"come-back-{qos}"}
+    path = f"/v1/requests/ask/back?timeout=25&qos={qos}"
+    before = counts(bridge)
+    async with Device(mosquitto.port, "ask/back", silence) as device:
+        left = asyncio.create_task(post(bridge.port, path, b"unlock", key))
+        await device.heard(1)
+        waiting = asyncio.create_task(post(bridge.port, path, b"unlock", key))
+        left.cancel()
+        await until(lambda: bridge.client.get("/v1/status").json()["broker"]["in_flight"] == 0)
+        assert 1 == counts(bridge)["waiting"]
+        again = asyncio.create_task(post(bridge.port, path, b"unlock", key))
+        await device.publish(reply_to(device.requests[0], b"unlocked"))
+        answers = [await waiting, await again, await post(bridge.port, path, b"unlock", key)]
+    assert [(200, b"unlocked", "true")] * 3 == [
+        (each.status, each.body, each.headers.get("idempotency-replayed")) for each in answers
+    ]
+    assert 1 == len(device.requests)
+    assert before["answered"] + 1 == counts(bridge)["answered"]
+
+
+async def test_a_request_with_a_key_whose_client_left_ends_with_the_bridge(
+    mosquitto: Mosquitto,
+) -> None:
+    """It keeps nobody from stopping, and whoever came back with the key is told what became of it."""
+    key = {"Idempotency-Key": "left-for-good"}
+    target = "/v1/requests/ask/stop?timeout=60"
+    with running_bridge(mosquitto.url) as bridge:
+        async with Device(mosquitto.port, "ask/stop", silence) as device:
+            left = asyncio.create_task(post(bridge.port, target, b"x", key))
+            await device.heard(1)
+            left.cancel()
+            await until(lambda: bridge.client.get("/v1/status").json()["broker"]["in_flight"] == 0)
+            waiting = asyncio.create_task(post(bridge.port, target, b"x", key))
+            bridge.drain()
+            answer = await waiting
+            assert (504, "no-reply", "true") == (
+                answer.status,
+                problem(answer),
+                answer.headers.get("idempotency-replayed"),
+            )
+            assert "the bridge stops" in answer.json()["detail"]
+            await until(lambda: counts(bridge)["waiting"] == 0)
+        assert 1 == len(device.requests)
+
+
+async def test_a_late_refusal_of_a_request_with_a_key_is_told() -> None:
+    """The broker says no after the time was up: the next request with the key is told that."""
+    key = {"Idempotency-Key": "late-refusal"}
+    with (
+        Mosquitto(acl="topic readwrite #\ntopic deny forbidden/#") as broker,
+        running_bridge(broker.url) as bridge,
+    ):
+        assert problem(await post(bridge.port, "/v1/requests/allowed?timeout=0.2", b"x")) == "no-reply"
+        broker.pause()
+        first = await post(bridge.port, "/v1/requests/forbidden/a?timeout=0.3", b"x", key)
+        assert (504, "outcome-unknown") == (first.status, problem(first))
+        broker.resume()
+        again = await post(bridge.port, "/v1/requests/forbidden/a?timeout=0.3", b"x", key)
+        assert (403, "not-authorized", "true") == (
+            again.status,
+            problem(again),
+            again.headers.get("idempotency-replayed"),
+        )
+        assert 0x87 == again.json()["reason_code"]
+
+
+async def test_a_reply_topic_that_the_broker_forbids_leaves_the_key_free() -> None:
+    """Nothing was sent, so that the same request is made anew, and is asked once access is given."""
+    key = {"Idempotency-Key": "no-reply-topic"}
+    denied = {"subscribe"}
+
+    def authorize(action: str, topic: str, options: ConnectOptions) -> int:
+        return 0x87 if action in denied else 0
+
+    memory = MemoryBroker(authorize=authorize)
+    with running_bridge("mqtt://memory.test", connect=memory.connect) as bridge:
+        first = await post(bridge.port, "/v1/requests/a?timeout=0.5", b"x", key)
+        assert (403, "not-authorized", 0x87) == (
+            first.status,
+            problem(first),
+            first.json()["reason_code"],
+        )
+        assert [] == memory.published
+        denied.clear()
+        again = await post(bridge.port, "/v1/requests/a?timeout=0.5", b"x", key)
+        assert (504, "no-reply") == (again.status, problem(again))
+        assert "idempotency-replayed" not in again.headers
+        assert 1 == len(memory.published)
+
+
 async def test_a_reply_needs_no_correlation_data(bridge: Bridge, mosquitto: Mosquitto) -> None:
     """The reply topic says whose it is."""
 
@@ -166,18 +330,18 @@ class LateAcknowledgements:
         self.on_lost = events.on_lost
         self.on_resumed = events.on_resumed
         self._events = events
-        self._held: list[tuple[Any, int]] = []
+        self.held: list[tuple[Any, int]] = []
 
     def on_message(self, message: Message) -> None:
         """Pass on the message, and then what was held."""
         self._events.on_message(message)
-        for token, reason_code in self._held:
+        for token, reason_code in self.held:
             self._events.on_published(token, reason_code)
-        self._held = []
+        self.held = []
 
     def on_published(self, token: Any, reason_code: int) -> None:
         """Hold it."""
-        self._held.append((token, reason_code))
+        self.held.append((token, reason_code))
 
 
 async def connect_late(options: ConnectOptions, events: ConnectionEvents) -> Connection:
@@ -720,6 +884,8 @@ async def test_a_body_slower_than_the_time_out_is_408(bridge: Bridge) -> None:
         ("/v1/requests/a?response_topic=b/%2B/c", "invalid-parameter", "response_topic"),
         ("/v1/requests/a?response_topic=b%0A", "invalid-parameter", "response_topic"),
         ("/v1/requests/a/b?response_topic=a/b", "invalid-parameter", "response_topic"),
+        ("/v1/requests/a?response_topic=$share/workers/a", "reserved-topic", "response_topic"),
+        ("/v1/requests/a?response_topic=$SYS/broker/uptime", "reserved-topic", "response_topic"),
     ],
 )
 async def test_a_request_that_cannot_be_is_refused(
@@ -757,6 +923,36 @@ async def test_a_header_that_cannot_be_is_refused(
     """Correlation data is the bridge's, which tells replies apart by it."""
     answer = await post(bridge.port, "/v1/requests/a", b"x", {name: value})
     assert (answer.status, problem(answer), answer.json()["field"]) == (status, kind, name)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "kind", "field"),
+    [
+        ("expiry=1", {"Mqtt-Message-Expiry": "2"}, 400, "invalid-header", "Mqtt-Message-Expiry"),
+        ("payload_format=0", {"Mqtt-Payload-Format": "1"}, 400, "invalid-header", "Mqtt-Payload-Format"),
+        ("response_topic=b", {"Mqtt-Response-Topic": "c"}, 400, "invalid-header", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Response-Topic": "b/%23"}, 400, "invalid-header", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Response-Topic": "a"}, 400, "invalid-parameter", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Response-Topic": "$share/b/a"}, 403, "reserved-topic", "Mqtt-Response-Topic"),
+        ("", {"Mqtt-Payload-Format": "1"}, 422, "invalid-payload", "Mqtt-Payload-Format"),
+        ("payload_format=1", {}, 422, "invalid-payload", "payload_format"),
+        ("", {"ce-id": "A-1"}, 400, "invalid-cloudevent", "ce-specversion"),
+        ("", {"Content-Type": "application/cloudevents+json"}, 400, "malformed-body", None),
+        (
+            "",
+            {"Content-Type": "application/cloudevents-batch+json"},
+            415,
+            "unsupported-media-type",
+            "Content-Type",
+        ),
+    ],
+)
+async def test_what_a_publish_would_not_take_is_no_request(
+    bridge: Bridge, query: str, headers: dict[str, str], status: int, kind: str, field: str | None
+) -> None:
+    """Headers that are not honoured are refused, and none is left aside in silence."""
+    answer = await post(bridge.port, f"/v1/requests/a?{query}", b"\xff", headers)
+    assert (status, kind, field) == (answer.status, problem(answer), answer.json().get("field"))
 
 
 async def test_a_list_has_two_forms(bridge: Bridge) -> None:

@@ -1,4 +1,4 @@
-"""The MQTT 5 properties that a publish to a topic asks for, in its query and its headers.
+"""The MQTT 5 properties that a publish to a topic, or a request, asks for, in its query and its headers.
 
 What is found does not depend on the connection to the broker; ``Asked`` has the refusal for one that carries
 no properties.
@@ -18,6 +18,7 @@ from app.api.input.headers import (
     read_mqtt_headers,
 )
 from app.api.input.query import RetainedQuery
+from app.api.input.request_options import RequestQuery
 from app.api.output.refusals import without_properties
 from app.problems import ProblemError, ProblemType
 from app.publishing.cloud_events import STRUCTURED
@@ -31,14 +32,16 @@ class Asked(NamedTuple):
 
     Attributes:
         properties: without a content type.
-        refusal: what to answer where the connection speaks MQTT 3.1.1.
+        refusal: what to answer where the connection speaks MQTT 3.1.1; None where that can do it.
     """
 
     properties: Properties
-    refusal: ProblemError
+    refusal: ProblemError | None
 
 
-def asked_properties(headers: RequestHeaders, query: RetainedQuery, *, is_event: bool) -> Asked | None:
+def asked_properties(
+    headers: RequestHeaders, query: RetainedQuery | RequestQuery, *, is_event: bool
+) -> Asked | None:
     """The properties that headers and query ask for, but for the content type; None where they ask for none.
 
     Args:
@@ -66,14 +69,19 @@ def asked_properties(headers: RequestHeaders, query: RetainedQuery, *, is_event:
 
 
 def _refusal(
-    headers: RequestHeaders, query: RetainedQuery, attributes: tuple[tuple[str, str], ...]
-) -> ProblemError:
-    """The refusal that names the first of them."""
+    headers: RequestHeaders, query: RetainedQuery | RequestQuery, attributes: tuple[tuple[str, str], ...]
+) -> ProblemError | None:
+    """The refusal that names the first of them; where a request's reply comes need not be carried."""
+    is_request = isinstance(query, RequestQuery)
     for name in ("expiry", "response_topic", "payload_format"):
-        if getattr(query, name) is not None:
+        if getattr(query, name) is not None and not (is_request and name == "response_topic"):
             return without_properties(name)
-    if headers.mqtt is not None:
-        return without_properties(headers.mqtt[0][0].decode("latin-1").title())
+    for raw_name, _ in headers.mqtt or ():
+        name = raw_name.decode("latin-1").title()
+        if not (is_request and name == RESPONSE_TOPIC):
+            return without_properties(name)
+    if not attributes:
+        return None
     return without_properties(
         f"ce-{attributes[0][0]}", hint=f"send the event in structured mode, as Content-Type: {STRUCTURED}"
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
 
-from app.api.input.query import QoS, Seconds, TopicName, TopicQuery
+from app.api.input.query import PayloadFormat, QoS, Seconds, TopicName, TopicQuery
 from app.api.input.stream_options import count_in, number_in
 
 MAX_TIMEOUT_SECONDS: Final = 86_400.0
@@ -36,6 +36,11 @@ class RequestQuery(TopicQuery):
         description="Seconds after which the broker forgets the request (MQTT 5 §3.3.2.3.3); left out, the "
         "time-out rounded up.",
         examples=[5],
+    )
+    payload_format: PayloadFormat | None = Field(
+        None,
+        description="1 says that the payload is UTF-8 text, 0 that it is any bytes (MQTT 5 §3.3.2.3.2).",
+        examples=[1],
     )
     response_topic: TopicName | None = Field(
         None,

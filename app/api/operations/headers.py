@@ -34,9 +34,13 @@ MESSAGE_HEADERS: Final[dict[str, tuple[str, str]]] = {
 """What belongs to a message, as headers of the answer: a description and an example each."""
 
 
-def user_property_header() -> dict[str, Any]:
-    """The header with which a message is given user properties."""
-    return _PROPERTY_HEADERS[0]
+def request_headers() -> list[dict[str, Any]]:
+    """The parameters that a request takes as headers: its correlation data is the bridge's."""
+    return [
+        {**each, "example": _REQUEST_EXAMPLES.get(each["name"], each["example"])}
+        for each in message_headers()
+        if each["name"] != CORRELATION_DATA
+    ]
 
 
 def message_headers() -> list[dict[str, Any]]:
@@ -54,13 +58,17 @@ def _header(name: str, description: str, schema: dict[str, Any], example: str) -
     }
 
 
+USER_PROPERTY_PATTERN: Final = (
+    r"^([^=%\u0000-\u001f\u007f]|%[0-9A-Fa-f]{2})*=([^%\u0000-\u001f\u007f]|%[0-9A-Fa-f]{2})*$"
+)
+"""What stands for a user property, as far as an expression tells (ECMA-262)."""
 _REFUSED: Final = "Refused where the broker connection is MQTT 3.1.1."
 _PROPERTY_HEADERS: Final = (
     _header(
         USER_PROPERTY,
         "`name=value`, percent-encoded; may be there several times, and the order is kept (MQTT 5 "
         f"§3.3.2.3.7). {_REFUSED}",
-        {"pattern": "^[^=]*=.*$"},
+        {"pattern": USER_PROPERTY_PATTERN},
         "unit=celsius",
     ),
     _header(
@@ -73,6 +81,8 @@ _PROPERTY_HEADERS: Final = (
     _header(RESPONSE_TOPIC, "The same as `response_topic`, percent-encoded.", {"minLength": 1}, "replies/7"),
     _header(PAYLOAD_FORMAT, "The same as `payload_format`.", {"enum": ["0", "1"]}, "1"),
 )
+_REQUEST_EXAMPLES: Final = {MESSAGE_EXPIRY: "5", RESPONSE_TOPIC: "devices/7/reply"}
+"""Those of the query, which have to agree."""
 TRACE_HEADERS: Final = (
     _header(
         "traceparent",

@@ -11,7 +11,7 @@ from app.api.input.headers import REPLIES_AWAITED, REPLIES_RECEIVED
 from app.api.input.query import TOPIC_PATTERN, TopicQuery
 from app.api.input.request_options import RequestQuery
 from app.api.models import RetainedMessage
-from app.api.operations.headers import MESSAGE_HEADERS, user_property_header
+from app.api.operations.headers import MESSAGE_HEADERS, request_headers
 from app.api.operations.parts import (
     BROKER_PROBLEMS,
     QUERY_PROBLEMS,
@@ -35,6 +35,10 @@ _PROBLEMS: Final = (
     ProblemType.BODY_TOO_LARGE,
     ProblemType.PACKET_TOO_LARGE,
     ProblemType.INVALID_PAYLOAD,
+    ProblemType.SCHEMA_MISMATCH,
+    ProblemType.INVALID_CLOUD_EVENT,
+    ProblemType.MALFORMED_BODY,
+    ProblemType.UNSUPPORTED_MEDIA_TYPE,
     ProblemType.QUEUE_FULL,
     ProblemType.TOO_MANY_WAITING,
     ProblemType.REPLY_TOPIC_BUSY,
@@ -80,7 +84,7 @@ def _operation(name: str, topic: dict[str, Any]) -> dict[str, Any]:
         "summary": "Ask a device, and answer with its reply",
         "description": "Publishes the body with a response topic and correlation data, and waits for the "
         "reply. After 504 `no-reply` the request was sent, and may have been carried out.",
-        "parameters": [topic, *query_parameters(RequestQuery), user_property_header(), idempotency_key()],
+        "parameters": [topic, *query_parameters(RequestQuery), *request_headers(), idempotency_key()],
         "requestBody": {
             "description": "The payload of the request, published as it is.",
             "content": {
