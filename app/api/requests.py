@@ -25,6 +25,7 @@ from app.api.input.path import required_topic
 from app.api.input.query import parse_query
 from app.api.input.request_options import RequestQuery
 from app.api.input.topic_rules import require_topic
+from app.api.output.answer import answer
 from app.api.output.messages import JSON, LIST_FORMS, answer_list, answer_message
 from app.api.output.once import Once
 from app.api.output.refusals import without_properties
@@ -80,7 +81,9 @@ class RequestsRoute(RawRoute):
         else:
             more = repr((question.response_topic, query.replies, query.timeout)).encode()
             fingerprint = fingerprint_of(f"POST {self.path_format}", question.message, more)
-            await self._once.answer(send, key, fingerprint, question.message.qos, work, _answer_late)
+            await self._once.answer(
+                partial(answer, send), key, fingerprint, question.message.qos, work, _answer_late
+            )
 
     async def _ask(
         self, receive: Receive, query: RequestQuery, form: str, question: Question, send: Send
