@@ -97,7 +97,8 @@ class Outcomes:
     def fail(self, problem: ProblemError) -> None:
         """The next message failed."""
         if self.first_problem is None:
-            self.first_problem = problem
+            self.first_problem = problem.with_traceback(None)  # its frames hold the whole body
+            problem.__context__ = None
         if not says_that_nothing_was_sent(problem):
             self.may_have_sent = True
         number = self._keep(problem) if len(self._failed_at) < MAX_LISTED else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -120,6 +121,31 @@ def test_failures_that_take_too_much_are_counted(steps: list[Any], lists_success
     failures = [each["index"] for each in found if "problem" in each]
     assert set(failures) <= set(failed)
     assert len(failed) - len(failures) == outcomes.totals().get("left_out", 0)
+
+
+class Body:
+    """Stands for what a body was read into."""
+
+
+def test_what_was_read_is_let_go() -> None:
+    """The first problem is kept, and not the frames in which it came about, which hold the body."""
+    outcomes = Outcomes()
+
+    def read(body: Body) -> None:
+        try:
+            int(repr(body))
+        except ValueError:
+            raise problem("bad") from None
+
+    body = Body()
+    alive = weakref.ref(body)
+    try:
+        read(body)
+    except ProblemError as error:
+        outcomes.fail(error)
+    del body
+    assert outcomes.first_problem is not None
+    assert alive() is None
 
 
 def test_failures_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
