@@ -7,10 +7,12 @@ Rules:
 2. Lines are published as they arrive, and a body of them has no end that it must come to: no more is read
    than is in work. What went before a body that breaks off is published.
 3. A message that cannot be taken fails alone, as it would by itself.
+4. No body holds the loop, and every answer goes to its reader within a bound on the time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from functools import partial
@@ -26,8 +28,14 @@ from app.api.input.lines import Lines
 from app.api.input.negotiation import preferred
 from app.api.input.publish_request import read_message, require_carriable
 from app.api.input.query import BatchQuery, parse_query
-from app.api.output.answer import answer
-from app.api.output.batch_answer import NDJSON, BatchWriter, LinesAnswer, batch_answer
+from app.api.output.batch_answer import (
+    NDJSON,
+    BatchAnswer,
+    BatchWriter,
+    LinesAnswer,
+    batch_answer,
+    brief_body,
+)
 from app.api.output.once import Once
 from app.api.output.refusals import malformed_body
 from app.api.raw_route import RawRoute
@@ -42,6 +50,9 @@ from tidegate.message import NO_PROPERTIES, Message
 
 PATH: Final = "/v1/publish/batch"
 JSON: Final = "application/json"
+
+YIELDS_EVERY: Final = 200
+"""Messages after which the requests of others have their turn, whatever becomes of these."""
 
 Items = list[bytes | ProblemError]
 
@@ -86,24 +97,37 @@ class BatchRoute(RawRoute):
             )
             body = await self._bodies.read(receive, headers.content_length)
             if form == JSON:
-                await self._answer_array(send, body, query, headers.idempotency_key)
+                await self._answer_array(scope, receive, send, body, query, headers.idempotency_key)
                 return
             parts = _once(split_array(body))
         refuse_idempotency_key(headers, "lines are published and answered as they come, and nothing is kept")
         await self._publish_lines(scope, receive, send, parts, query, form)
 
-    async def _answer_array(self, send: Send, body: bytes, query: BatchQuery, key: str | None) -> None:
+    async def _answer_array(
+        self, scope: Scope, receive: Receive, send: Send, body: bytes, query: BatchQuery, key: str | None
+    ) -> None:
         outcomes = Outcomes(lists_successes=query.results == "all")
-        work = partial(self._publish_array, body, outcomes)
+        writes = partial(self._writer, scope, receive)
+
+        async def work(channel: Send) -> None:
+            await writes(channel).write(await self._publish_array(body, outcomes))
+
         if key is None:
             await work(send)
         else:
             fingerprint = fingerprint_of_body(f"POST {PATH}?results={query.results}", body)
             await self._once.answer(
-                send, key, fingerprint, 2, work, _answer_late, keeps=lambda: outcomes.may_have_sent
+                writes(send).write_whole,
+                key,
+                fingerprint,
+                2,
+                work,
+                _answer_late,
+                keeps=lambda: outcomes.may_have_sent,
+                brief=lambda: brief_body(outcomes),
             )
 
-    async def _publish_array(self, body: bytes, outcomes: Outcomes, send: Send) -> None:
+    async def _publish_array(self, body: bytes, outcomes: Outcomes) -> BatchAnswer:
         items = split_array(body)
         if not items:
             raise _no_messages()
@@ -113,8 +137,7 @@ class BatchRoute(RawRoute):
             await batch.finish()
         finally:
             batch.abandon()
-        found = batch_answer(outcomes)
-        await answer(send, found.status, found.headers, b"".join(found.parts))
+        return batch_answer(outcomes)
 
     async def _publish_lines(
         self,
@@ -127,8 +150,7 @@ class BatchRoute(RawRoute):
     ) -> None:
         outcomes = Outcomes(lists_successes=query.results == "all")
         batch = self._begin(outcomes)
-        abort = scope.get(ABORT, _nothing)
-        writer = BatchWriter(receive, send, abort, timeout_seconds=self._send_timeout_seconds)
+        writer = self._writer(scope, receive, send)
         lines = LinesAnswer(send, batch, outcomes) if form == NDJSON else None
         cut: ProblemError | None = None
         try:
@@ -151,6 +173,10 @@ class BatchRoute(RawRoute):
                 await lines.cancel()
             batch.abandon()
 
+    def _writer(self, scope: Scope, receive: Receive, send: Send) -> BatchWriter:
+        abort = scope.get(ABORT, _nothing)
+        return BatchWriter(receive, send, abort, timeout_seconds=self._send_timeout_seconds)
+
     def _begin(self, outcomes: Outcomes) -> Batch:
         return Batch(
             self._gate,
@@ -166,8 +192,10 @@ class BatchRoute(RawRoute):
         yield lines.end()
 
     async def _add(self, batch: Batch, items: Items) -> None:
-        for item in items:
+        for number, item in enumerate(items, 1):
             await batch.add(self._read(item))
+            if not number % YIELDS_EVERY:
+                await asyncio.sleep(0)
 
     def _read(self, item: bytes | ProblemError) -> Message | ProblemError:
         if isinstance(item, ProblemError):

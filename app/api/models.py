@@ -199,10 +199,17 @@ class BatchAnswer(BaseModel):
     )
     failed: int = Field(description="All others.")
     left_out: int | None = Field(
-        None, description="Messages that are counted and not listed, where there are more than a million."
+        None,
+        description="Messages that are counted and not listed, where there are more than a million, or "
+        "where failures fill more than 8 MiB.",
     )
     abridged: int | None = Field(
         None, description="Problems whose detail was left out, where a megabyte did not hold them."
+    )
+    results_kept: Literal[False] | None = Field(
+        None,
+        description="`false`: the answer to a repetition with an `Idempotency-Key`, and the first answer's "
+        "results were too many to keep; `results` is empty.",
     )
     results: list[BatchResult] = Field(description="In the order of the messages.")
 

@@ -29,6 +29,7 @@ from app.api.input.properties import asked_properties
 from app.api.input.query import parse_query
 from app.api.input.request_options import RequestQuery
 from app.api.input.topic_rules import require_topic
+from app.api.output.answer import answer
 from app.api.output.messages import JSON, LIST_FORMS, answer_list, answer_message
 from app.api.output.once import Once
 from app.api.raw_route import REST, RawRoute
@@ -87,7 +88,7 @@ class RequestsRoute(RawRoute):
             # The trace is another one each time, and does not make it another request.
             more = repr((question.response_topic, query.replies, query.timeout)).encode()
             fingerprint = fingerprint_of(f"POST {self.path_format}", question.message, more)
-            await self._once.answer(send, key, fingerprint, question.message.qos, work, late)
+            await self._once.answer(partial(answer, send), key, fingerprint, question.message.qos, work, late)
 
     async def _ask(self, query: RequestQuery, form: str, question: Question, send: Send) -> None:
         """Ask and answer, also when the client leaves: who comes back with its key gets the reply."""

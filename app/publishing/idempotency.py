@@ -11,6 +11,8 @@ The header is that of the IETF draft "The Idempotency-Key HTTP Header Field". Ru
    the outcome, and publishes nothing while it is open.
 5. An outcome that can never be known frees the key at QoS 0 and 1, where a message may arrive twice (MQTT 5
    §4.3). At QoS 2 it must not, and the answer stays "outcome unknown" for the window.
+6. An answer that is too large to keep is kept in brief, or a repetition is told of it with 409. The key holds
+   all the same.
 """
 
 from __future__ import annotations
@@ -186,7 +188,8 @@ class Idempotency:
             self._end(name, flight, answer)
 
     async def _finish(self, name: bytes, entry: Entry, answer: Answer) -> None:
-        await self._store.put(name, replace(entry, state=State.ANSWERED, answer=answer))
+        kept = _kept(answer, self._store.max_answer_bytes)
+        await self._store.put(name, replace(entry, state=State.ANSWERED, answer=kept))
 
     async def _lose(self, name: bytes, entry: Entry) -> None:
         """Rule 5."""
@@ -252,6 +255,22 @@ def says_that_nothing_was_sent(error: MQTTError | ProblemError) -> bool:
 def _answer_of(problem: ProblemError) -> Answer:
     headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
     return Answer(problem.kind.status, ((b"content-type", CONTENT_TYPE.encode()), *headers), problem.body())
+
+
+def _kept(answer: Answer, max_bytes: int) -> Answer:
+    """What is kept of an answer (rule 6)."""
+    for body in (answer.body, answer.brief):
+        if body is not None and len(body) <= max_bytes:
+            return Answer(answer.status, answer.headers, body)
+    return _answer_of(
+        ProblemError(
+            ProblemType.CONFLICT,
+            f"the first request with this Idempotency-Key was answered with {answer.status}, and its answer "
+            f"of {len(answer.body)} bytes was too large to keep; nothing was sent again",
+            field=HEADER,
+            hint="to have it done again, make the request under a new key",
+        )
+    )
 
 
 def _reused() -> ProblemError:

@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from app.problems import ProblemError, ProblemType
-from app.publishing.idempotency_store import HEADER, Answer, Entry, State
+from app.publishing.idempotency_store import HEADER, MAX_ANSWER_BYTES, Answer, Entry, State
 
 logger = logging.getLogger("tidegate.publishing")
 
@@ -108,6 +108,11 @@ class RedisStore:
         self._owed: dict[bytes, tuple[bytes, Entry | None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_away = False
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """``Store.max_answer_bytes``."""
+        return MAX_ANSWER_BYTES
 
     async def claim(self, name: bytes, entry: Entry) -> Entry | None:
         """``Store.claim``."""

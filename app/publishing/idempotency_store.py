@@ -28,6 +28,11 @@ HEADER: Final = "Idempotency-Key"
 ENTRY_BYTES: Final = 700
 """About what an entry takes beside its answer."""
 
+MAX_ANSWER_BYTES: Final = 262_144
+"""Bound on the body of an answer that is kept."""
+
+_ANSWERS_MIN: Final = 16
+"""So many of the largest answers find room in memory."""
 _TOLD_SECONDS: Final = 60.0
 
 
@@ -39,11 +44,14 @@ class Answer:
         status: the HTTP status.
         headers: names in lower case, and values; without Content-Length.
         body: the body.
+        brief: what is kept instead of a body that is too large to keep, where there is such; a store never
+            has it.
     """
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    brief: bytes | None = None
 
 
 class State(IntEnum):
@@ -86,6 +94,10 @@ class Store(Protocol):
     """
 
     memory: str
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """Bound on the body of an answer, so that no key pushes out many others; the caller keeps to it."""
 
     async def claim(self, name: bytes, entry: Entry) -> Entry | None:
         """Put an entry where there is none, in one step.
@@ -140,6 +152,11 @@ class MemoryStore:
         self._finished: OrderedDict[bytes, _Finished] = OrderedDict()
         self._bytes = 0
         self._told_at = -_TOLD_SECONDS
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """``Store.max_answer_bytes``."""
+        return min(MAX_ANSWER_BYTES, self._max_bytes // _ANSWERS_MIN)
 
     @property
     def key_count(self) -> int:

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from app.api.output.batch_answer import brief_body
+from app.problems import ProblemError, ProblemType
+from app.publishing.outcomes import Outcomes
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.brokers import Client
 from tests.support.mosquitto import Mosquitto
@@ -297,6 +300,35 @@ async def test_an_array_with_a_key_is_published_once(bridge: Bridge, follower: C
     end = bridge.client.post("/v1/topics/batch/end", content=b"end")
     assert end.is_success
     assert [b"1", b"end"] == [(await follower.message()).payload for _ in range(2)]
+
+
+async def test_an_answer_that_is_too_large_to_keep(mosquitto: Mosquitto, follower: Client) -> None:
+    """It is kept in brief: nothing is published twice, and the keys of others hold too."""
+    with running_bridge(mosquitto.url, idempotency_max_bytes=65_536) as bridge:
+        topic, other = "/v1/topics/batch/other", {"Idempotency-Key": "other"}
+        assert bridge.client.post(topic, content=b"other", headers=other).is_success
+        messages = [{"topic": "batch/large", "payload": 1}, *[0] * 1000]
+        key = {"Idempotency-Key": "large"}
+        first, second = (bridge.client.post(PATH, json=messages, headers=key) for _ in range(2))
+        assert 1001 == len(first.json()["results"])
+        assert {"accepted": 1, "failed": 1000, "results_kept": False, "results": []} == second.json()
+        assert (207, "true") == (second.status_code, second.headers["idempotency-replayed"])
+        assert (
+            "true"
+            == bridge.client.post(topic, content=b"other", headers=other).headers["idempotency-replayed"]
+        )
+        assert bridge.client.post("/v1/topics/batch/end", content=b"end").is_success
+    assert [b"other", b"1", b"end"] == [(await follower.message()).payload for _ in range(3)]
+
+
+def test_an_answer_in_brief_is_still_a_problem() -> None:
+    """Where none was accepted and something may have been sent, the first problem is in it."""
+    outcomes = Outcomes()
+    for _ in range(2):
+        outcomes.fail(ProblemError(ProblemType.OUTCOME_UNKNOWN, "lost"))
+    found = json.loads(brief_body(outcomes))
+    assert ("outcome-unknown", 504) == (kind(found), found["status"])
+    assert (0, 2, False) == tuple(found[name] for name in ("accepted", "failed", "results_kept"))
 
 
 def test_a_key_is_free_where_nothing_of_an_array_was_sent(fresh_mosquitto: Mosquitto) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.output.batch_answer import BatchWriter, batch_answer
+from app.publishing.outcomes import Outcomes
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.command import Command
 from tests.support.mosquitto import Mosquitto
@@ -110,6 +114,93 @@ def test_a_reader_that_takes_nothing_is_let_go(mosquitto: Mosquitto, accept: str
             wait_until(lambda: tasks(bridge) == before)
             with pytest.raises((AssertionError, ConnectionError)):
                 upload.read_to_end()
+
+
+@pytest.mark.parametrize("key", ["", "Idempotency-Key: not-read\r\n"])
+def test_an_array_whose_answer_is_not_read(mosquitto: Mosquitto, key: str) -> None:
+    """The answer waits for so long, with a key too, and leaves no task behind."""
+    body = json.dumps([0] * 30_000).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n{key}"
+    with running_bridge(mosquitto.url, stream_send_timeout_seconds=0.5) as bridge, socket.socket() as client:
+        before = tasks(bridge)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect((LOOPBACK, bridge.port))
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: tasks(bridge) > before)
+        wait_until(lambda: tasks(bridge) == before)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while part := client.recv(65_536):
+                received += part
+        assert b"]}" not in received[-20:], "the whole answer was kept for it"
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+async def test_a_short_answer_that_is_not_read(taken: int) -> None:
+    """One part is bounded as many are: whatever the reader takes of it, the connection ends with the rest."""
+    outcomes = Outcomes()
+    outcomes.accept(1, 0)
+    events: list[Any] = []
+    aborted = asyncio.Event()
+
+    async def send(event: Any) -> None:
+        if len(events) == taken:
+            await asyncio.Event().wait()
+        events.append(event)
+
+    async def receive() -> Any:
+        await aborted.wait()
+        return {"type": "http.disconnect"}
+
+    async with asyncio.timeout(20):
+        writer = BatchWriter(receive, send, aborted.set, timeout_seconds=0.01)
+        await writer.write(batch_answer(outcomes))
+    assert (taken, True) == (len(events), aborted.is_set())
+
+
+def test_junk_does_not_hold_the_loop(bridge: Bridge) -> None:
+    """Others have their turn every few messages, also where every one of them fails."""
+    count = 20_000
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b""}
+    scope |= {"headers": headers, "http_version": "1.1", "scheme": "http", "root_path": ""}
+
+    async def turns() -> int:
+        loop_turns, turns_at_answer = 0, -1
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": json.dumps([0] * count).encode()}
+
+        async def send(_: Any) -> None:
+            nonlocal turns_at_answer
+            if turns_at_answer < 0:
+                turns_at_answer = loop_turns
+
+        answering = asyncio.ensure_future(bridge.app(dict(scope), receive, send))
+        while not answering.done():
+            await asyncio.sleep(0)
+            loop_turns += 1
+        await answering
+        return turns_at_answer
+
+    assert bridge._loop is not None
+    assert count // 200 <= asyncio.run_coroutine_threadsafe(turns(), bridge._loop).result()
+
+
+@pytest.mark.parametrize("results", ["all", "failed"])
+def test_an_answer_to_junk_is_bounded(bridge: Bridge, results: str) -> None:
+    """Two bytes of a body do not become a hundred of the answer, however many there are."""
+    count = 100_000
+    body = b"[" + b",".join([b"0"] * count) + b"]"
+    headers = {"Content-Type": "application/json"}
+    answer = bridge.client.post(PATH, params={"results": results}, content=body, headers=headers)
+    found = answer.json()
+    assert (422, 0, count) == (answer.status_code, found["accepted"], found["failed"])
+    assert count == len(found["results"]) + found["left_out"]
+    assert list(range(len(found["results"]))) == [each["index"] for each in found["results"]]
+    assert {"invalid-body"} == set(kinds(found["results"]))
+    assert len(answer.content) < 9 * MEBIBYTE
 
 
 def test_a_body_that_stops(impatient_bridge: Bridge) -> None:
@@ -238,7 +329,8 @@ def test_a_broker_that_is_away(mosquitto: Mosquitto) -> None:
         found = answer.json()
         assert (503, 0, 20_000) == (answer.status_code, found["accepted"], found["failed"])
         assert {"broker-unavailable"} == set(kinds(found["results"]))
-        told = [each["problem"]["detail"] for each in found["results"]]
+        in_full = found["failed"] - found["abridged"]
+        told = [each["problem"]["detail"] for each in found["results"][:in_full]]
         waited = sum("nothing of this batch got through" not in each for each in told)
         assert 1000 <= waited <= 2000
         assert int(answer.headers["retry-after"]) > 0

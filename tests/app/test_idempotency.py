@@ -368,3 +368,28 @@ def test_the_operation_and_more_make_the_request() -> None:
     assert REQUEST != fingerprint_of("PUT /v1/publish", MESSAGE)
     assert REQUEST != fingerprint_of("POST /v1/publish", MESSAGE, b"timeout=1")
     assert fingerprint_of_body("POST /x", b"[]") != fingerprint_of_body("POST /x", b"[ ]")
+
+
+LARGE = Answer(207, ((b"content-type", b"x/y"),), b"x" * 300_000)
+
+
+async def test_an_answer_that_is_too_large_is_kept_in_brief(keys: Idempotency, key: str) -> None:
+    """The first is answered in full, a repetition in brief, and other keys keep their answers."""
+    other, worker = str(uuid.uuid4()), Worker(replace(LARGE, brief=b"brief"))
+    await once(keys, other, Worker())
+    assert LARGE.body == (await once(keys, key, worker))[0].body
+    assert (Answer(207, LARGE.headers, b"brief"), True) == await once(keys, key, worker)
+    assert (success(1), True) == await once(keys, other, Worker())
+    assert 1 == worker.times
+
+
+@pytest.mark.parametrize("brief", [None, LARGE.body])
+async def test_an_answer_that_cannot_be_kept(keys: Idempotency, key: str, brief: bytes | None) -> None:
+    """A repetition is told so, and of the first status; the work is not done again."""
+    worker = Worker(replace(LARGE, brief=brief))
+    await once(keys, key, worker)
+    answer, is_replayed = await once(keys, key, worker)
+    found = orjson.loads(answer.body)
+    assert (409, ProblemType.CONFLICT.uri, True) == (answer.status, found["type"], is_replayed)
+    assert "answered with 207" in found["detail"]
+    assert 1 == worker.times

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -89,6 +90,82 @@ def test_problems_that_are_too_many_lose_their_detail(monkeypatch: pytest.Monkey
     kept = sum("detail" in each["problem"]["detail"] for each in found)
     assert 0 < kept < 10
     assert 10 - kept == outcomes.totals()["abridged"]
+
+
+@given(steps=STEPS, lists_successes=st.booleans())
+def test_failures_that_take_too_much_are_counted(steps: list[Any], lists_successes: bool) -> None:
+    """Whatever is left out, the others stand at their index, and when all was taken there is room again."""
+    outcomes = Outcomes(lists_successes=lists_successes)
+    accepted: list[int] = []
+    failed: list[int] = []
+    found: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcomes_module, "MAX_PROBLEM_BYTES", 200)
+        patch.setattr(outcomes_module, "MAX_FAILURE_BYTES", 600)
+        for step in steps:
+            if isinstance(step, int):
+                found += map(json.loads, outcomes.take(step))
+            elif isinstance(step, str):
+                failed.append(outcomes.count)
+                outcomes.fail(problem(step))
+            else:
+                accepted.append(outcomes.count)
+                outcomes.accept(*step)
+        found += taken(outcomes, 3)
+        last = outcomes.count
+        outcomes.fail(problem("a"))
+        assert [{"index": last, "problem": problem("a").members()}] == taken(outcomes)
+    told = [each["index"] for each in found]
+    assert sorted(told) == told
+    assert (accepted if lists_successes else []) == [each["index"] for each in found if "problem" not in each]
+    failures = [each["index"] for each in found if "problem" in each]
+    assert set(failures) <= set(failed)
+    assert len(failed) - len(failures) == outcomes.totals().get("left_out", 0)
+
+
+class Body:
+    """Stands for what a body was read into."""
+
+
+def test_what_was_read_is_let_go() -> None:
+    """The first problem is kept, and not the frames in which it came about, which hold the body."""
+    outcomes = Outcomes()
+
+    def read(body: Body) -> None:
+        try:
+            int(repr(body))
+        except ValueError:
+            raise problem("bad") from None
+
+    body = Body()
+    alive = weakref.ref(body)
+    try:
+        read(body)
+    except ProblemError as error:
+        outcomes.fail(error)
+    del body
+    assert outcomes.first_problem is not None
+    assert alive() is None
+
+
+def test_failures_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal ones too: the first in full, then by their type, and the rest is counted."""
+    monkeypatch.setattr(outcomes_module, "MAX_PROBLEM_BYTES", 1000)
+    monkeypatch.setattr(outcomes_module, "MAX_FAILURE_BYTES", 3000)
+    outcomes = Outcomes()
+    for _ in range(100):
+        outcomes.fail(problem("the same"))
+    outcomes.accept(1, 0)
+    lines = outcomes.take(1000)
+    totals = outcomes.totals()
+    *failures, last = map(json.loads, lines)
+    in_full = [each for each in failures if each["problem"]["detail"] == "the same"]
+    assert 100 == last["index"]
+    assert failures[: len(in_full)] == in_full
+    assert len(failures) - len(in_full) == totals["abridged"] > 0
+    assert 100 - len(failures) == totals["left_out"] > 0
+    assert sum(map(len, lines[: len(in_full)])) <= 1000
+    assert sum(map(len, lines[:-1])) <= 3000
 
 
 @given(

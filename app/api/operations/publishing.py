@@ -169,7 +169,8 @@ def idempotency_key() -> dict[str, Any]:
         "name": IDEMPOTENCY_KEY,
         "in": "header",
         "description": "Makes the request safe to repeat: the same request with the same key is published "
-        "once, and answered as the first was. 1 to 255 printable ASCII characters, bare or in quotes.",
+        "once, and answered as the first was; an answer that is too large to keep is told in brief, or with "
+        "`conflict`. 1 to 255 printable ASCII characters, bare or in quotes.",
         "schema": {"type": "string", "pattern": KEY_PATTERN},
         "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
     }

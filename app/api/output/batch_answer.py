@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from starlette.types import Receive, Send
 
-from app.api.output.answer import JSON_CONTENT_TYPE, answer
+from app.api.output.answer import JSON_CONTENT_TYPE
 from app.problems import CONTENT_TYPE, ProblemError
 from app.publishing.batch import Batch
 from app.publishing.outcomes import Outcomes
@@ -20,6 +20,8 @@ from app.publishing.outcomes import Outcomes
 NDJSON: Final = "application/x-ndjson"
 PART: Final = 1000
 """Results in one part of an answer."""
+PART_BYTES: Final = 65_536
+"""Bytes in one part of an answer that is made already."""
 
 
 class BatchAnswer(NamedTuple):
@@ -37,19 +39,34 @@ def batch_answer(outcomes: Outcomes, cut: ProblemError | None = None) -> BatchAn
         outcomes: of its messages.
         cut: why the rest of the body was not read, where it was not.
     """
-    problem = cut
-    if problem is None and not outcomes.accepted:
-        problem = outcomes.first_problem
+    problem = cut or _problem_of_all(outcomes)
     if problem is None:
         status = 207 if outcomes.failed else 200 if outcomes.acknowledged else 202
         return BatchAnswer(status, [JSON_CONTENT_TYPE], _parts(outcomes.totals(), outcomes))
-    members = orjson.loads(problem.body())
-    if cut is None and outcomes.failed > 1:
-        members.pop("field", None)
-        members["detail"] = f"none of {outcomes.failed} messages was accepted; the first: {members['detail']}"
+    members = orjson.loads(problem.body()) if cut is not None else _members_of_all(problem, outcomes)
     headers = [(b"content-type", CONTENT_TYPE.encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
     return BatchAnswer(problem.kind.status, headers, _parts({**members, **outcomes.totals()}, outcomes))
+
+
+def brief_body(outcomes: Outcomes) -> bytes:
+    """The body of ``batch_answer(outcomes)`` without its results, for a key under which they are too many."""
+    problem = _problem_of_all(outcomes)
+    members = {} if problem is None else _members_of_all(problem, outcomes)
+    counts = {"accepted": outcomes.accepted, "failed": outcomes.failed}
+    return orjson.dumps({**members, **counts, "results_kept": False, "results": []})
+
+
+def _problem_of_all(outcomes: Outcomes) -> ProblemError | None:
+    return None if outcomes.accepted else outcomes.first_problem
+
+
+def _members_of_all(problem: ProblemError, outcomes: Outcomes) -> dict[str, Any]:
+    members: dict[str, Any] = orjson.loads(problem.body())
+    if outcomes.failed > 1:
+        members.pop("field", None)
+        members["detail"] = f"none of {outcomes.failed} messages was accepted; the first: {members['detail']}"
+    return members
 
 
 def _parts(members: dict[str, Any], outcomes: Outcomes) -> Iterator[bytes]:
@@ -84,20 +101,23 @@ class BatchWriter:
         """Write it part by part; a client that takes nothing loses its connection."""
         part = next(found.parts)
         following = next(found.parts, None)
+        headers = found.headers
         if following is None:
-            await answer(self._send, found.status, found.headers, part)
-            return
+            headers = [*headers, (b"content-length", b"%d" % len(part))]
         try:
-            await self._write(
-                {"type": "http.response.start", "status": found.status, "headers": found.headers}
-            )
-            await self._write({"type": "http.response.body", "body": part, "more_body": True})
+            await self._write({"type": "http.response.start", "status": found.status, "headers": headers})
+            await self._write_part(part)
             while following is not None:
                 part, following = following, next(found.parts, None)
-                more = following is not None
-                await self._write({"type": "http.response.body", "body": part, "more_body": more})
+                await self._write_part(part)
+            await self._write({"type": "http.response.body"})  # waits for the reader of the last part
         except TimeoutError:
             await self._give_up()
+
+    async def write_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write an answer that is made already in the same way."""
+        parts = (body[place : place + PART_BYTES] for place in range(0, max(len(body), 1), PART_BYTES))
+        await self.write(BatchAnswer(status, headers, parts))
 
     async def end(self, lines: LinesAnswer, outcomes: Outcomes, cut: ProblemError | None) -> None:
         """Let an answer in lines come to its end, and write the counts as its last line."""
@@ -123,6 +143,10 @@ class BatchWriter:
             if not task.done() and lines.parts_taken == taken:
                 raise TimeoutError
         task.result()
+
+    async def _write_part(self, part: bytes) -> None:
+        await self._write({"type": "http.response.body", "body": part, "more_body": True})
+        await asyncio.sleep(0)  # a reader that is fast is no reason to hold the loop
 
     async def _write(self, message: dict[str, Any]) -> None:
         async with asyncio.timeout(self._timeout_seconds):
@@ -194,6 +218,7 @@ class LinesAnswer:
                 body = b"\n".join(lines) + b"\n"
                 await self._send({"type": "http.response.body", "body": body, "more_body": True})
                 self.parts_taken += 1
+                await asyncio.sleep(0)  # a reader that is fast is no reason to hold the loop
             elif self._batch.is_outstanding:
                 await self._batch.settle()
             elif self._is_ending:

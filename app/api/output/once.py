@@ -17,9 +17,15 @@ from tidegate.message import Message
 
 _REPLAYED: Final = (IDEMPOTENCY_REPLAYED.lower().encode(), b"true")
 
+Write = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None]]
+
 
 def _always() -> bool:
     return True
+
+
+def _nothing() -> None:
+    return None
 
 
 class Once:
@@ -56,11 +62,13 @@ class Once:
             ProblemError: what ``Idempotency.once`` raises.
         """
         late = partial(_answer_late, message)
-        await self.answer(send, key, fingerprint_of(operation, message), message.qos, work, late)
+        await self.answer(
+            partial(answer, send), key, fingerprint_of(operation, message), message.qos, work, late
+        )
 
     async def answer(
         self,
-        send: Send,
+        write: Write,
         key: str,
         fingerprint: bytes,
         qos: int,
@@ -68,11 +76,12 @@ class Once:
         late: Callable[[Send, int], Awaitable[None]],
         *,
         keeps: Callable[[], bool] = _always,
+        brief: Callable[[], bytes | None] = _nothing,
     ) -> None:
         """Answer any request that publishes.
 
         Args:
-            send: the answer's channel (ASGI).
+            write: writes the answer, from its status, headers and body.
             key: the key.
             fingerprint: the digest of the request.
             qos: the QoS of what it publishes; of several messages the highest.
@@ -80,6 +89,7 @@ class Once:
             late: answers, or raises, once OutcomeUnknownError was raised and the broker's reason code came
                 after all.
             keeps: asked when the work is done: whether its answer is kept, since something may be sent.
+            brief: asked then too: what is kept for a body that is too large to keep, where there is such.
 
         Raises:
             ProblemError: what ``Idempotency.once`` raises.
@@ -88,11 +98,11 @@ class Once:
             key,
             fingerprint,
             qos=qos,
-            work=partial(_record, work, keeps),
-            late=lambda reason_code: _record(lambda channel: late(channel, reason_code), _always),
+            work=partial(_record, work, keeps, brief),
+            late=lambda reason_code: _record(lambda channel: late(channel, reason_code), _always, _nothing),
         )
         headers = [*found.headers, _REPLAYED] if is_replayed else list(found.headers)
-        await answer(send, found.status, headers, found.body)
+        await write(found.status, headers, found.body)
 
 
 async def _answer_late(message: Message, send: Send, reason_code: int) -> None:
@@ -101,7 +111,11 @@ async def _answer_late(message: Message, send: Send, reason_code: int) -> None:
     await answer_publish(send, message, reason_code)
 
 
-async def _record(write: Callable[[Send], Awaitable[None]], keeps: Callable[[], bool]) -> Answer:
+async def _record(
+    write: Callable[[Send], Awaitable[None]],
+    keeps: Callable[[], bool],
+    brief: Callable[[], bytes | None],
+) -> Answer:
     """What somebody sends as an answer, kept instead of sent; raises NothingSentError where it is to go."""
     start: dict[str, Any] = {}
     parts: list[bytes] = []
@@ -114,7 +128,7 @@ async def _record(write: Callable[[Send], Awaitable[None]], keeps: Callable[[], 
 
     await write(send)
     headers = tuple((name, value) for name, value in start["headers"] if name != b"content-length")
-    found = Answer(start["status"], headers, b"".join(parts))
+    found = Answer(start["status"], headers, b"".join(parts), brief())
     if not keeps():
         raise NothingSentError(found)
     return found
