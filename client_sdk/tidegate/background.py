@@ -21,6 +21,8 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 Call = TypeVar("Call", bound=Callable[[], None])
 
+OF_THE_PARENT: Final = "the connection is that of the parent process; make a new client after fork"
+
 EXIT_SECONDS: Final = 5.0
 """How long the end of a program may wait for brokers."""
 

@@ -13,12 +13,11 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from tidegate import detour
-from tidegate.background import at_exit, engine
+from tidegate.background import OF_THE_PARENT, at_exit, engine
 from tidegate.configuration import Options, Where, resolve
 from tidegate.errors import MQTTConnectionError, MQTTError, NotConnectedError, UnsupportedQoSWarning
 from tidegate.formatters import Formatter, JSONFormatter
 from tidegate.hooks import Hooked, Hooks
-from tidegate.lane import OF_THE_PARENT
 from tidegate.profiles import is_aws_iot
 from tidegate.sharing import SharedTransport
 from tidegate.transports.direct import DirectTransport

@@ -18,20 +18,25 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
-from tidegate.background import engine
+from tidegate.background import OF_THE_PARENT, engine
 from tidegate.errors import NotConnectedError, refusal
 from tidegate.message import Message
 
-if TYPE_CHECKING:
-    from tidegate.publisher import AsyncPublisher
-
 logger = logging.getLogger("tidegate")
 
-OF_THE_PARENT: Final = "the connection is that of the parent process; make a new client after fork"
-
 MAX_UNSENT: Final = 1000
+
+
+class Goal(Protocol):
+    """Where messages go: ``AsyncPublisher``."""
+
+    def takes_unwaited(self, message: Message) -> bool:
+        """Whether a message can be handed over now, and nothing is known against it; from any thread."""
+
+    def submit(self, message: Message) -> asyncio.Future[int]:
+        """Publish without waiting, on the loop; raises MQTTError."""
 
 
 class Caller(Protocol):
@@ -57,7 +62,7 @@ class Lane:
         publisher: used on the engine's loop and nowhere else.
     """
 
-    def __init__(self, publisher: AsyncPublisher) -> None:
+    def __init__(self, publisher: Goal) -> None:
         self._publisher = publisher
         self._forks = engine.forks
         self._handed: deque[tuple[Message, Caller | None]] = deque()
