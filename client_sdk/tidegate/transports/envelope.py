@@ -57,7 +57,7 @@ def write_envelope(message: Message) -> str:
         "qos": message.qos,
         "retain": message.retain,
         "time": datetime.fromtimestamp(message.received_at, UTC).isoformat(timespec="milliseconds"),
-        "properties": _written(message.properties),
+        "properties": written_properties(message.properties),
     }
     members = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
     if message.duplicate:
@@ -85,7 +85,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _written(properties: Properties) -> dict[str, Any]:
+def written_properties(properties: Properties) -> dict[str, Any]:
+    """The properties as the bridge's JSON has them; those that are not there are left out."""
     correlation_data = properties.correlation_data
     found: dict[str, Any] = {
         "payload_format": properties.payload_format,

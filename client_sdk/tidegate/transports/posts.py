@@ -16,7 +16,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from tidegate.errors import UnsupportedError
-from tidegate.message import NO_PROPERTIES, Message, Properties
+from tidegate.message import NO_PROPERTIES, Message
+from tidegate.transports.envelope import written_properties
 
 MAX_PATH_CHARACTERS: Final = 2000
 """A longer path may be too long for a proxy on the way."""
@@ -85,7 +86,7 @@ def batch_item(message: Message) -> bytes:
         "qos": message.qos,
         "retain": message.retain,
     }
-    if message.properties is not NO_PROPERTIES and (properties := _written(message.properties)):
+    if message.properties is not NO_PROPERTIES and (properties := written_properties(message.properties)):
         body["properties"] = properties
     return _encode(body).encode("utf-8")
 
@@ -93,16 +94,3 @@ def batch_item(message: Message) -> bytes:
 def fits(topic: str, path: str) -> bool:
     """Whether a topic may stand in this path."""
     return len(path) <= MAX_PATH_CHARACTERS and topic not in _DOT_SEGMENTS
-
-
-def _written(properties: Properties) -> dict[str, Any]:
-    correlation_data = properties.correlation_data
-    found: dict[str, Any] = {
-        "payload_format": properties.payload_format,
-        "message_expiry": properties.message_expiry,
-        "content_type": properties.content_type,
-        "response_topic": properties.response_topic,
-        "correlation_data": None if correlation_data is None else base64.b64encode(correlation_data).decode(),
-        "user_properties": list(properties.user_properties) or None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
