@@ -40,20 +40,20 @@ def test_many_messages_arrive_in_order(way: Way) -> None:
 
     def source() -> Iterator[Any]:
         for number in range(250):
-            yield f"many/{number % 3}", {"n": number}
-        yield "many/other", "text", {"qos": 0, "properties": Properties(content_type="a/b")}
-        yield Message("many/other", b"raw", 2)
+            yield f"publish-many/{number % 3}", {"n": number}
+        yield "publish-many/other", "text", {"qos": 0, "properties": Properties(content_type="a/b")}
+        yield Message("publish-many/other", b"raw", 2)
 
     with Subscriber(**way.options) as subscriber, Publisher(**way.options) as publisher:
-        subscriber.subscribe("many/+", keep, qos=2)
+        subscriber.subscribe("publish-many/+", keep, qos=2)
         results = publisher.publish_many(source(), max_in_flight=40)
         wait_until(lambda: len(got) == 252)
     assert [type(each) for each in results] == [PublishResult] * 252
     assert [each.qos for each in results[-3:] if isinstance(each, PublishResult)] == [1, 0, 2]
     for topic in range(3):
-        numbers = [each.json()["n"] for each in got if each.topic == f"many/{topic}"]
+        numbers = [each.json()["n"] for each in got if each.topic == f"publish-many/{topic}"]
         assert numbers == list(range(topic, 250, 3))
-    assert {each.payload for each in got if each.topic == "many/other"} == {b'"text"', b"raw"}
+    assert {each.payload for each in got if each.topic == "publish-many/other"} == {b'"text"', b"raw"}
 
 
 async def test_an_asynchronous_source_serves_too(way: Way) -> None:
@@ -62,21 +62,27 @@ async def test_an_asynchronous_source_serves_too(way: Way) -> None:
     async def source() -> AsyncIterator[tuple[str, int]]:
         for number in range(30):
             await asyncio.sleep(0)
-            yield "many/async", number
+            yield "publish-many/async", number
 
     async with AsyncPublisher(**way.options) as publisher:
         results = await publisher.publish_many(source(), qos=0)
         assert [each.qos for each in results if isinstance(each, PublishResult)] == [0] * 30
-        assert len(await publisher.publish_many([("many/async", 1)] * 5, retain=False)) == 5
+        assert len(await publisher.publish_many([("publish-many/async", 1)] * 5, retain=False)) == 5
         assert await publisher.publish_many([]) == []
 
 
 def test_a_message_that_fails_costs_itself_alone(way: Way) -> None:
     """Its error stands in its place, whether it could not be written or was no message at all."""
-    wrong: Any = ["no message", ("many/a", 1, {"qso": 1}), ("many/a", 1, {"qos": 3})]
+    wrong: Any = ["no message", ("publish-many/a", 1, {"qso": 1}), ("publish-many/a", 1, {"qos": 3})]
     with Publisher(**way.options) as publisher:
         results = publisher.publish_many(
-            [("many/a", 1), ("many/+", 2), ("many/a", object()), *wrong, ("many/a", 3)]
+            [
+                ("publish-many/a", 1),
+                ("publish-many/+", 2),
+                ("publish-many/a", object()),
+                *wrong,
+                ("publish-many/a", 3),
+            ]
         )
     assert [type(each) for each in results] == [
         PublishResult,
@@ -109,10 +115,10 @@ async def test_no_more_is_taken_than_may_be_under_way() -> None:
     def source() -> Iterator[tuple[str, int]]:
         for number in range(50):
             taken.append(number)
-            yield "many/bounded", number
+            yield "publish-many/bounded", number
 
     async with AsyncPublisher(connect=broker.connect) as publisher:
-        await publisher.publish("many/bounded", 0)
+        await publisher.publish("publish-many/bounded", 0)
         broker.freeze()
         publishing = asyncio.ensure_future(publisher.publish_many(source(), max_in_flight=7))
         async with asyncio.timeout(SECONDS):
@@ -135,10 +141,10 @@ def test_a_blocking_source_is_asked_in_the_callers_thread() -> None:
         for number in range(50):
             threads.add(threading.get_ident())
             taken.append(number)
-            yield "many/thread", number
+            yield "publish-many/thread", number
 
     with Publisher(connect=broker.connect) as publisher:
-        publisher.publish("many/thread", 0)
+        publisher.publish("publish-many/thread", 0)
         broker.freeze()
         results: list[Any] = []
         thread = threading.Thread(
@@ -158,7 +164,7 @@ def test_what_the_source_raises_is_raised(is_blocking: bool) -> None:
     broker = MemoryBroker()
 
     def source() -> Iterator[tuple[str, int]]:
-        yield "many/broken", 1
+        yield "publish-many/broken", 1
         raise LookupError("no more")
 
     async def awaited() -> None:
@@ -188,6 +194,6 @@ def test_a_bridge_gets_them_in_batches(mosquitto: Mosquitto) -> None:
         running_bridge(mosquitto.url, prepare=requests.prepare) as bridge,
         Publisher(bridge.url) as publisher,
     ):
-        results = publisher.publish_many((f"many/{number % 10}", number) for number in range(1000))
+        results = publisher.publish_many((f"publish-many/{number % 10}", number) for number in range(1000))
     assert not [each for each in results if isinstance(each, MQTTError)]
     assert len(requests.of("/v1/")) < 100
