@@ -173,7 +173,7 @@ class Dispatch:
                 self._handler(*arguments, **named)
             except UnfitError as error:
                 self._log_unfit(message, error)
-            except Exception:
+            except BaseException:
                 logger.exception("handler %s failed on a message from %r", self._name, message.topic)
 
     def _start_task(self) -> None:
@@ -200,7 +200,9 @@ class Dispatch:
                 if task is None or task.cancelling():
                     raise
                 logger.exception("handler %s was cancelled by what it awaited", self._name)
-            except Exception:
+            except GeneratorExit:
+                raise
+            except BaseException:
                 logger.exception("handler %s failed on a message from %r", self._name, message.topic)
 
     def _log_unfit(self, message: Message, error: UnfitError) -> None:

@@ -152,7 +152,7 @@ def _call_each(calls: queue.SimpleQueue[Callable[[], object] | None]) -> None:
 def _safely(name: str, call: Callable[[], object]) -> object:
     try:
         return call()
-    except Exception:
+    except BaseException:
         logger.exception("%s failed", name)
         return None
 
@@ -160,5 +160,7 @@ def _safely(name: str, call: Callable[[], object]) -> object:
 async def _awaited_safely(name: str, outcome: Any) -> None:
     try:
         await outcome
-    except Exception:
+    except (GeneratorExit, asyncio.CancelledError):
+        raise
+    except BaseException:
         logger.exception("%s failed", name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from tidegate.errors import ConfigurationError
+from tidegate.errors import ConfigurationError, TopicError
 from tidegate.formatters import Formatter, to_payload
 from tidegate.many import Item, split_item
 from tidegate.message import NO_PROPERTIES, Message, Properties
@@ -30,11 +30,18 @@ def make_message(
         ConfigurationError: the QoS is not 0, 1 or 2, or MQTT cannot carry a property.
         PayloadError: the formatter cannot write the payload.
     """
+    require_text(topic)
     validate_topic(topic)
     require_qos(qos)
     if properties is not NO_PROPERTIES:
         validate_properties(properties)
     return Message(topic, to_payload(formatter, payload), qos, retain, properties)
+
+
+def require_text(topic: object) -> None:
+    """Raises TopicError for anything that is no text; a type checker finds it before."""
+    if not isinstance(topic, str):
+        raise TopicError(f"a topic is text, not {type(topic).__name__}")
 
 
 def make_reply(

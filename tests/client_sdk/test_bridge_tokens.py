@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,10 +15,11 @@ import pytest
 from tests.support.asked import Requests
 from tests.support.bridge import running_bridge
 from tests.support.mosquitto import Mosquitto
-from tidegate import AsyncPublisher, AsyncSubscriber, NotAuthorizedError, Publisher
+from tidegate import AsyncPublisher, AsyncSubscriber, ConfigurationError, NotAuthorizedError, Publisher
 from tidegate.transports.calls import Calls
 
 SECRET = "hunter2"
+SECONDS = 20.0
 
 
 class Renewed:
@@ -101,3 +105,39 @@ def test_a_token_is_in_no_log_and_no_repr(mosquitto: Mosquitto, caplog: pytest.L
         shown = [repr(publisher), repr(publisher._asynchronous), repr(Calls(bridge.url, token=SECRET))]
     assert "tokens" in caplog.text
     assert SECRET not in caplog.text + "".join(shown)
+
+
+def test_a_function_that_blocks_holds_nobody_else(mosquitto: Mosquitto) -> None:
+    """It waits for what another client publishes, which it could not on the loop that carries both."""
+    done = threading.Event()
+
+    def slow() -> str:
+        assert done.wait(SECONDS)
+        return SECRET
+
+    with running_bridge(mosquitto.url) as bridge, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Publisher(bridge.url, token=slow).publish, "tokens", 1)
+        with Publisher(mosquitto.url) as other:
+            other.publish("tokens", 2)
+        done.set()
+        assert waiting.result(SECONDS).qos == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (lambda: sys.exit(3), "ended with SystemExit"),
+        (SECRET.encode, "a token is text, not bytes"),
+        (SECRET.encode(), "a token is text, not bytes"),
+        (lambda: 123, "a token is text, not int"),
+    ],
+)
+def test_what_is_no_token_is_an_error_of_the_call(mosquitto: Mosquitto, token: Any, words: str) -> None:
+    """One of the tree; other calls go on, also of the same client."""
+    with running_bridge(mosquitto.url) as bridge:
+        publisher = Publisher(bridge.url, token=token)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match=words) as found:
+                publisher.publish("tokens", 1)
+            assert SECRET not in str(found.value)
+        assert Publisher(bridge.url, token=lambda: SECRET).publish("tokens", 1).qos == 1

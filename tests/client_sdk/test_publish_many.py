@@ -197,3 +197,13 @@ def test_a_bridge_gets_them_in_batches(mosquitto: Mosquitto) -> None:
         results = publisher.publish_many((f"publish-many/{number % 10}", number) for number in range(1000))
     assert not [each for each in results if isinstance(each, MQTTError)]
     assert len(requests.of("/v1/")) < 100
+
+
+def test_a_topic_that_is_no_text_costs_itself_alone(way: Way) -> None:
+    """A TopicError says what it is; the others have their results."""
+    with Publisher(**way.options) as publisher:
+        pairs: list[Any] = [("publish-many/a", 1), (None, 2), ("publish-many/b", 3)]
+        results = publisher.publish_many(pairs)
+        assert [type(each) for each in results] == [PublishResult, TopicError, PublishResult]
+        with pytest.raises(TopicError, match="text, not int"):
+            publisher.publish(5, 1)  # type: ignore[arg-type]

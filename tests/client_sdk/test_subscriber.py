@@ -140,3 +140,30 @@ def test_listening_goes_on_over_a_failing_token(
         wait_until(is_heard)
     disconnect_all()
     assert caplog.text.count("no token yet") == 1
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine function"])
+def test_a_handler_that_means_to_exit_ends_nothing(
+    mosquitto: Mosquitto, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged like any that raises; it gets the next message, and so do later ones."""
+    got: list[Any] = []
+
+    def take(topic: str, payload: Any) -> None:
+        got.append(payload)
+        if payload == "exit":
+            sys.exit(3)
+
+    async def take_later(topic: str, payload: Any) -> None:
+        take(topic, payload)
+
+    handler = take if kind == "function" else take_later
+    with Subscriber(mosquitto.url) as subscriber, Publisher(mosquitto.url) as publisher:
+        subscriber.subscribe("exits/a", handler)
+        publisher.publish("exits/a", "exit")
+        publisher.publish("exits/a", "next")
+        wait_until(lambda: got == ["exit", "next"])
+        subscriber.subscribe("exits/b", handler)
+        publisher.publish("exits/b", "other")
+        wait_until(lambda: got == ["exit", "next", "other"])
+    assert 1 == sum("failed on a message" in each.getMessage() for each in caplog.records)

@@ -103,11 +103,17 @@ class Calls:
 
     async def authorization(self) -> list[tuple[str, str]]:
         """The header that proves who calls, or none."""
-        token = self._token() if callable(self._token) else self._token
+        token: object = self._token
+        if callable(self._token):
+            # A function may block, for it may call a server: it has a thread, and the event loop goes on.
+            is_coroutine = inspect.iscoroutinefunction(self._token)
+            token = self._token() if is_coroutine else await asyncio.to_thread(_asked, self._token)
         if inspect.isawaitable(token):
             token = await token
         if not token:
             return []
+        if not isinstance(token, str):
+            raise ConfigurationError(f"a token is text, not {type(token).__name__}")
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ConfigurationError("the token has characters that no HTTP header can carry")
         return [("Authorization", f"Bearer {token}")]
@@ -128,6 +134,18 @@ class Calls:
         """Close the connections."""
         await self.stream_client.aclose()
         await self._client.aclose()
+
+
+def _asked(token: Callable[[], object]) -> object:
+    """What a function gives as a token; one that means to exit must not end everybody's event loop."""
+    try:
+        return token()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise ConfigurationError(
+            f"the function that gives the token ended with {type(error).__name__}"
+        ) from error
 
 
 def _client(url: str, verify: ssl.SSLContext | bool, max_connections: int | None) -> httpx.AsyncClient:
