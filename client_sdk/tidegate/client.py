@@ -65,6 +65,7 @@ class AsyncClient(Hooked):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forks = 0
         self._is_closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_disconnect: list[Callable[[], None]] = []
         self._guard: AsyncGenerator[None, None] | None = None
@@ -83,11 +84,18 @@ class AsyncClient(Hooked):
         """Finish what is in flight and disconnect; a second call does nothing."""
         if self._loop is not None and self._forks != engine.forks:
             return  # a copy in a child process; the connection is the parent's
-        if not self._is_closed:
+        if self._closing is None:
             self._is_closed = True
-            for task in list(self._tasks):
-                task.cancel()
+            self._closing = asyncio.create_task(self._close(), name="tidegate disconnect")
+        if self._closing.get_loop() is asyncio.get_running_loop():
+            await asyncio.shield(self._closing)  # whoever stops waiting does not stop it
+
+    async def _close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        try:
             await self._transport.close()
+        finally:
             if self._hooks is not None:
                 self._hooks.end()
             for call in self._at_disconnect:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
@@ -201,6 +202,8 @@ class Subscriber(Hooked):
         self._asynchronous = AsyncSubscriber(url, **where)
         self._asynchronous.lend_hooks(self)
         self._stopped = threading.Event()
+        # one that follows nothing and goes out of use without disconnect leaves no connection behind
+        weakref.finalize(self, engine.submit_call, self._asynchronous.disconnect).atexit = False
 
     def connect(self) -> None:
         """``AsyncSubscriber.connect``, waiting."""

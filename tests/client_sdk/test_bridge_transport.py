@@ -481,3 +481,15 @@ async def test_a_bridge_that_hangs_up_leaves_the_outcome_open() -> None:
         thread.join()
         await transport.close()
     assert caught.value.topic == "a"
+
+
+@pytest.mark.parametrize("depth", [10, 950, 990, 1000, 5000])
+def test_an_event_is_read_however_deep_its_payload_is(depth: int) -> None:
+    """Deeper than Python's stack too: the payload is passed on as it is written, with what follows it."""
+    payload = "[" * depth + '"]}\\"["' + "]" * depth
+    text = (
+        f'{{"topic":"deep","payload":{payload},"encoding":"json","qos":2,"retain":false,'
+        '"time":"2026-01-31T12:00:00.000Z","properties":{"content_type":"a/b"}}'
+    )
+    message = read_envelope(text)
+    assert (payload.encode(), 2, "a/b") == (message.payload, message.qos, message.properties.content_type)

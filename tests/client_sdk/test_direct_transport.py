@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tidegate import Message, NotAuthorizedError, NotConnectedError
+from tests.support.mosquitto import Mosquitto
+from tidegate import AsyncPublisher, Message, NotAuthorizedError, NotConnectedError
 from tidegate.connection import ConnectOptions, ProtocolVersion
 from tidegate.memory import MemoryBroker
 from tidegate.transports.direct import DirectTransport
@@ -145,3 +146,22 @@ async def test_a_closed_transport_says_so(broker: MemoryBroker) -> None:
         with pytest.raises(NotConnectedError):
             await direct.subscribe([("a", 0)], lambda _: None)
     assert broker.client_ids == []
+
+
+async def test_a_disconnect_that_is_given_up_goes_on(fresh_mosquitto: Mosquitto) -> None:
+    """The broker stands still meanwhile; who asks again waits for the same end, and nothing is left open."""
+    publisher = AsyncPublisher(fresh_mosquitto.url)
+    await publisher.connect()
+    fresh_mosquitto.pause()
+    sending = asyncio.create_task(publisher.publish("a", 1))
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(publisher.disconnect())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    fresh_mosquitto.resume()
+    await publisher.disconnect()
+    await asyncio.gather(sending, return_exceptions=True)
+    async with asyncio.timeout(20):
+        while "disconnected" not in fresh_mosquitto.log:
+            await asyncio.sleep(0.01)

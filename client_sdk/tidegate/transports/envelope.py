@@ -11,6 +11,9 @@ from typing import Any, Final
 from tidegate.message import NO_PROPERTIES, Message, Properties
 
 _decode: Final = json.JSONDecoder().raw_decode
+_marks: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]').finditer
+"""What nests in JSON, and the strings in which it does not."""
+
 _skip_space: Final = re.compile(r"[ \t\r\n]*").match
 
 
@@ -108,10 +111,27 @@ def _split_members(text: str) -> dict[str, tuple[Any, str]]:
             at = _after(text, at, ",")
         name, at = _decode(text, at)
         start = _after(text, at, ":")
-        value, end = _decode(text, start)
+        value: Any
+        try:
+            value, end = _decode(text, start)
+        except RecursionError:  # deeper than the stack of the moment: only its text is needed
+            value, end = None, _end_of_nested(text, start)
         members[str(name)] = (value, text[start:end])
         at = _end_of_space(text, end)
     return members
+
+
+def _end_of_nested(text: str, start: int) -> int:
+    """Where an array or object ends, however deep it is."""
+    depth = 0
+    for mark in _marks(text, start):
+        if mark[0] in "[{":
+            depth += 1
+        elif mark[0] in "]}":
+            depth -= 1
+            if not depth:
+                return mark.end()
+    raise ValueError("the event ends within its payload")
 
 
 def _after(text: str, at: int, mark: str) -> int:
