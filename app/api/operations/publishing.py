@@ -158,7 +158,7 @@ def _batch_operation() -> dict[str, Any]:
                 "headers": replayed(),
                 "content": partly,
             },
-            **problems((*_JSON_BODY, ProblemType.NOT_ACCEPTABLE)),
+            **problems((*_JSON_BODY, ProblemType.NOT_ACCEPTABLE, ProblemType.UNSUPPORTED_HEADER)),
         },
     }
 
