@@ -13,7 +13,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, health, status
+from app.api import console, health, principal, status
+from app.api.access import Guard
 from app.api.batch import BatchRoute
 from app.api.input import headers, idempotency_key
 from app.api.input.body import BodyReader
@@ -37,6 +38,8 @@ from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
 from app.publishing.trace_context import NAMES
+from app.security.authentication import Authentication
+from app.security.authorization import Authorization
 from app.settings import Settings
 from tidegate.connection import Connect
 
@@ -79,6 +82,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
             await hub.close()
             await link.close()
             await idempotency.close()
+            await authentication.close()
 
     def describe() -> dict[str, Any]:
         return openapi.document(app)
@@ -97,11 +101,14 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
-    gate = Gate(link, () if schemas is None else (schemas.check,))
+    authentication = Authentication()
+    authorization = Authorization()
+    gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
     app.include_router(status.create_router(link, hub, requests.counts, schemas))
+    app.include_router(principal.router)
     app.include_router(console.router)
     topics = TopicsRoute(
         gate,
@@ -109,21 +116,23 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         hub,
         bodies,
         once,
+        authorization,
         retained_timeout_seconds=settings.retained_timeout_seconds,
         max_retained_messages=settings.max_retained_messages,
         cloudevents_source=settings.cloudevents_source,
     )
-    subscriptions = Subscriptions(hub, settings)
+    subscriptions = Subscriptions(hub, authorization, settings)
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
         BatchRoute(gate, bodies, once, settings),
-        RequestsRoute(gate, requests, bodies, once, settings),
+        RequestsRoute(gate, requests, bodies, once, authorization, settings),
         SubscribeRoute(hub, subscriptions, bodies, settings),
         WebSocketRoute(gate, hub, subscriptions, settings),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
+    app.add_middleware(Guard, authentication=authentication, authorization=authorization)
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:

@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import principal_of
 from app.api.input.body import BodyReader, require_json
 from app.api.input.headers import read_headers, refuse_idempotency_key, refuse_mqtt_headers
 from app.api.input.negotiation import is_named, preferred
@@ -93,7 +94,9 @@ class SubscribeRoute(RawRoute):
         form = self._forms[_form(scope, request)]
         # The header first: a browser that connects again repeats the URL of the first time.
         last_event_id = _last_event_id(scope) or request.last_event_id
-        listener, position = await self._subscriptions.open(request, last_event_id, field=field)
+        listener, position = await self._subscriptions.open(
+            principal_of(scope), request, last_event_id, field=field
+        )
         outlet = Outlet(self._hub, listener, form, self._pace(request), self._wheel)
         headers = [
             (b"content-type", form.media_type.encode("ascii")),
