@@ -38,8 +38,8 @@ from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
 from app.publishing.trace_context import NAMES
-from app.security.authentication import Authentication
 from app.security.authorization import Authorization
+from app.security.configured import authentication_of
 from app.settings import Settings
 from tidegate.connection import Connect
 
@@ -52,8 +52,9 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         connect: what opens connections to the broker, for a test; the default client where it is left out.
 
     Raises:
-        ConfigurationError: a file that the settings name cannot be used.
+        ConfigurationError: a file or a key that the settings name cannot be used.
     """
+    authentication = authentication_of(settings)
     link = BrokerLink(settings, settings.connect_options(), connect=connect)
     journal = Journal(
         max_messages=settings.journal_max_messages,
@@ -74,6 +75,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        authentication.start()
         await link.start()
         try:
             yield
@@ -101,7 +103,6 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
-    authentication = Authentication()
     authorization = Authorization()
     gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
     app.state.gate = gate

@@ -72,6 +72,7 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
     operation["security"] = [{"bearer": []}]
     answers = operation["responses"]
     _add_problem(answers, ProblemType.UNAUTHENTICATED)
+    _add_problem(answers, ProblemType.AUTHENTICATION_UNAVAILABLE)
     if rule.permission is not None:
         _add_problem(answers, ProblemType.FORBIDDEN)
         needed = f"Needs the scope `{rule.permission.value}` where authentication is configured."

@@ -176,7 +176,7 @@ def url_of(listening: socket.socket) -> str:
 
 def warn_if_insecure(settings: Settings, url: str) -> None:
     """Say loudly that nobody is asked who they are, where the settings allow it beyond loopback."""
-    if settings.insecure:
+    if settings.insecure and not settings.has_authentication:
         logger.warning(
             "INSECURE: there is no authentication, and TIDEGATE_INSECURE is set: whoever reaches %s may read "
             "and publish everything that the broker lets the bridge",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
@@ -13,7 +14,7 @@ from pydantic.fields import FieldInfo
 from app.settings import Settings
 from app.settings.sources import PREFIX, variable
 
-_SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url"})
+_SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url", "jwt_key"})
 _SERVICE_LINKS: Final = (
     "Kubernetes sets it for a Service named 'tidegate'; set enableServiceLinks: false in the pod"
 )
@@ -37,7 +38,7 @@ def allowed(field: FieldInfo) -> str:
         return "one of " + ", ".join(get_args(kind))
     if get_origin(kind) is tuple:
         return "a list with commas"
-    if kind == FilePath:
+    if kind in (FilePath, Path):
         return "the path of a file"
     if kind == DirectoryPath:
         return "the path of a directory"
