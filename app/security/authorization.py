@@ -8,13 +8,38 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.problems import ProblemError, ProblemType
+from app.security.authentication import Authentication, Ended
 from app.security.principal import Permission, Principal
 from tidegate.message import Message
 
+_ENDED: Final = {Ended.EXPIRED: "expired", Ended.REVOKED: "been revoked"}
+
 
 class Authorization:
-    """Decides."""
+    """Decides.
+
+    Args:
+        authentication: knows whether a principal is still good.
+    """
+
+    def __init__(self, authentication: Authentication) -> None:
+        self._authentication = authentication
+
+    def require_current(self, principal: Principal) -> None:
+        """Let a principal go on that was good when its request began, or refuse it.
+
+        Raises:
+            ProblemError: UNAUTHENTICATED where it has expired or was revoked since.
+        """
+        ended = self._authentication.why_ended(principal)
+        if ended is not None:
+            raise ProblemError(
+                ProblemType.UNAUTHENTICATED,
+                f"the API key or token was good when the request began, and has {_ENDED[ended]} since",
+            )
 
     def require_publish(self, principal: Principal, message: Message, *, field: str = "topic") -> None:
         """Let a message be published, or refuse it.
