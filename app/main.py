@@ -39,6 +39,7 @@ from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
 from app.publishing.trace_context import NAMES
+from app.security.audit import Audit
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.settings import Settings
@@ -89,6 +90,7 @@ def create_app(
             await idempotency.close()
             await holdings.close()
             await methods.close()
+            audit.close()
 
     def describe() -> dict[str, Any]:
         return openapi.document(app)
@@ -108,7 +110,11 @@ def create_app(
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
     methods = Authentication() if authentication is None else authentication
-    authorization = Authorization(methods)
+    audit = Audit(
+        publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
+        max_refusals=settings.audit_max_refusals_per_second,
+    )
+    authorization = Authorization(methods, audit)
     holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
     gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
     app.state.gate = gate
@@ -139,7 +145,7 @@ def create_app(
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
-    app.add_middleware(Guard, authentication=methods, authorization=authorization)
+    app.add_middleware(Guard, authentication=methods, authorization=authorization, audit=audit)
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:
