@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.output.exceptions import respond
 from app.api.output.handshake import deny
 from app.problems import ProblemError
+from app.security.audit import Audit, peer
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.principal import Permission, Principal
@@ -93,10 +94,14 @@ class Guard:
         app: what stands behind.
         authentication: finds the principal.
         authorization: decides about scopes.
+        audit: is told of requests whose principal is not found.
     """
 
-    def __init__(self, app: ASGIApp, authentication: Authentication, authorization: Authorization) -> None:
+    def __init__(
+        self, app: ASGIApp, authentication: Authentication, authorization: Authorization, audit: Audit
+    ) -> None:
         self._app = app
+        self._audit = audit
         self._authentication = authentication
         self._authorization = authorization
 
@@ -109,14 +114,16 @@ class Guard:
         path: str = scope["path"]
         if root and path.startswith(f"{root}/"):
             path = path[len(root) :]
-        rule = ACCESS.rule(scope.get("method", "GET"), path)
+        method: str = scope.get("method", "GET")
+        rule = ACCESS.rule(method, path)
         if not rule.is_public:
             try:
+                peer.set(scope.get("client"))
                 principal = self._authentication.recall(scope)
                 if principal is None:
-                    principal = await self._authentication.authenticate(scope)
+                    principal = await self._authenticate(scope, f"{method} {path}")
                 if rule.permission is not None:
-                    self._authorization.require_permission(principal, rule.permission)
+                    self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
             except ProblemError as problem:
                 if scope["type"] == "websocket":
                     await receive()
@@ -126,6 +133,13 @@ class Guard:
                 return
             scope[PRINCIPAL] = principal
         await self._app(scope, receive, send)
+
+    async def _authenticate(self, scope: Scope, call: str) -> Principal:
+        try:
+            return await self._authentication.authenticate(scope)
+        except ProblemError as problem:
+            self._audit.refused("authenticate", None, call, reason=problem.detail)
+            raise
 
 
 def principal_of(scope: Scope) -> Principal:

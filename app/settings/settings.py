@@ -25,6 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.settings.audit import AuditSettings
 from app.settings.broker import BrokerSettings
 from app.settings.publishing import PublishingSettings
 from app.settings.security import SecuritySettings
@@ -33,7 +34,9 @@ from app.settings.sources import PREFIX, UnknownNames, unknown_names
 from app.settings.streams import StreamSettings
 
 
-class Settings(ServerSettings, SecuritySettings, StreamSettings, PublishingSettings, BrokerSettings):
+class Settings(
+    AuditSettings, ServerSettings, SecuritySettings, StreamSettings, PublishingSettings, BrokerSettings
+):
     """The bridge's settings; made once, at the start, and never changed.
 
     Raises:
