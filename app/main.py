@@ -122,7 +122,7 @@ def create_app(
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
-    app.include_router(status.create_router(link, hub, requests.counts, schemas))
+    app.include_router(status.create_router(link, hub, requests.counts, methods, schemas))
     app.include_router(principal.router)
     app.include_router(console.router)
     topics = TopicsRoute(

@@ -54,6 +54,10 @@ class Method(Protocol):
 class Part(Protocol):
     """What ways lean on and what runs beside them, such as a file that is watched."""
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with it now, in words; None where nothing is."""
+
     def start(self) -> None:
         """Begin; in a running event loop."""
 
@@ -79,6 +83,11 @@ class Authentication:
     def is_required(self) -> bool:
         """Whether a request has to show who makes it."""
         return bool(self._methods)
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with what the ways lean on: what they knew before holds meanwhile."""
+        return [part.fault for part in self._parts if part.fault is not None]
 
     def start(self) -> None:
         """Begin to watch what the ways lean on; in a running event loop."""

@@ -62,6 +62,9 @@ class Jwks:
         algorithms: those to take; a key's own are taken out of these.
         fetch_seconds: how long a fetch may take.
         gap_seconds: how long after one fetch a key that is not there starts another.
+
+    Attributes:
+        fault: why they could not be had when they were asked for last; None where they could.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Jwks:
         gap_seconds: float = GAP_SECONDS,
     ) -> None:
         self.algorithms = algorithms
+        self.fault: str | None = None
         self._url = url
         self._fetch_seconds = fetch_seconds
         self._gap_seconds = gap_seconds
@@ -174,8 +178,10 @@ class Jwks:
                 reason = f"there is no whole answer within {self._fetch_seconds:g} s"
             has_keys = time.monotonic() < self._good_until
             effect = "those fetched last hold" if has_keys else "no token can be verified"
-            logger.error("the keys at %s cannot be had: %s; %s", self._url, reason, effect)  # noqa: TRY400
+            self.fault = f"the keys at {self._url} cannot be had: {reason}; {effect}"
+            logger.error("%s", self.fault)  # noqa: TRY400 - the reason is all there is to tell
             return False
+        self.fault = None
         self._found = found
         self._marks = {each.key.mark: each.key for each in found}
         self._good_until = time.monotonic() + STALE_SECONDS

@@ -9,13 +9,19 @@ Rules:
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_public_key,
+)
+from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
 
 from tidegate.errors import ConfigurationError
 
@@ -50,7 +56,7 @@ class KeySource(Protocol):
         """All that any of the keys may verify."""
 
     async def find(self, header: Mapping[str, Any]) -> VerificationKey:
-        """The key of a token.
+        """The key of a token, good for its ``alg``.
 
         Args:
             header: the token's, with an ``alg`` out of ``algorithms``; nobody vouches for it.
@@ -122,6 +128,7 @@ def read_key(text: str, chosen: Iterable[str], *, name: str) -> VerificationKey:
                 "EC key on P-256, P-384 or P-521, or Ed25519"
             )
     else:
+        _refuse_what_is_public(text, name)
         key = text.encode()
         possible = frozenset(each for each, least in _HMAC.items() if len(key) >= least)
         if wanted and not wanted <= frozenset(_HMAC):
@@ -141,6 +148,37 @@ def read_key(text: str, chosen: Iterable[str], *, name: str) -> VerificationKey:
             f"{', '.join(sorted(wanted - possible))}; change TIDEGATE_JWT_ALGORITHMS"
         )
     return VerificationKey(key, wanted or possible)
+
+
+def _refuse_what_is_public(text: str, name: str) -> None:
+    """Refuse what was meant as a public key: taken for a secret, everybody could sign with it."""
+    kind = None
+    if text.lstrip().startswith(("ssh-", "ecdsa-")):
+        kind = "a public key of SSH"
+    elif text.lstrip().startswith("{") and '"kty"' in text:
+        kind = "a JSON Web Key"
+    elif _is_der(text):
+        kind = "a public key without its lines BEGIN and END"
+    if kind is not None:
+        raise ConfigurationError(f"{name} is {kind}; write the public key as PEM")
+
+
+def _is_der(text: str) -> bool:
+    try:
+        der = base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        return False
+    for load in (load_der_public_key, load_der_x509_certificate, _load_der_private_key):
+        try:
+            load(der)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            continue
+        return True
+    return False
+
+
+def _load_der_private_key(der: bytes) -> object:
+    return load_der_private_key(der, None)
 
 
 def _public_key(text: str, name: str) -> Any:

@@ -23,6 +23,7 @@ from app.security.watched_file import WatchedFile
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.command import run_command
 from tests.support.mosquitto import Mosquitto
+from tests.support.raw_stream import RawStream
 from tidegate.errors import ConfigurationError
 
 
@@ -306,6 +307,38 @@ def test_a_change_of_the_same_size_and_time_is_seen(tmp_path: Path) -> None:
     principal = way.recall(request(text))
     assert principal is not None
     assert "line-5" == principal.subject
+
+
+def test_a_file_that_is_torn_is_told_by_the_status(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """Whoever looks after the bridge sees it, without the log."""
+    file = tmp_path / "keys.yaml"
+    text, _ = add_key(file, scopes=frozenset({"status:read"}))
+    headers = {"Authorization": f"Bearer {text}"}
+    with running_bridge(mosquitto.url, api_keys_file=file) as bridge:
+
+        def status() -> Any:
+            return bridge.client.get("/v1/status", headers=headers).json()["authentication"]
+
+        assert {"required": True, "faults": []} == status()
+        whole = file.read_bytes()
+        file.write_bytes(b"keys: [")
+        wait_until(lambda: status()["faults"] != [])
+        assert f"{file} is not YAML" in status()["faults"][0]
+        file.write_bytes(whole)
+        wait_until(lambda: status()["faults"] == [])
+
+
+def test_a_stream_ends_with_its_key(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """The key's record is changed, and the stream is told why it ends."""
+    file = tmp_path / "keys.yaml"
+    text, key_id = add_key(file, subscribe=(Grant("keys/#"),))
+    with (
+        running_bridge(mosquitto.url, api_keys_file=file) as bridge,
+        RawStream(bridge.port, "keys/a", token=text) as stream,
+    ):
+        change_key(file, key_id, revoked_at=datetime.now(UTC))
+        stream.read_to_end()
+        assert {"reason": "token_revoked", "may_reconnect": False} == stream.events[-1].json
 
 
 def publish(bridge: Bridge, key: str, topic: str = "keys/line-4/a") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import threading
 import time
@@ -92,7 +93,8 @@ class Issuer:
                 if issuer.cache_control:
                     self.send_header("Cache-Control", issuer.cache_control)
                 self.end_headers()
-                self.wfile.write(text)
+                with contextlib.suppress(ConnectionError):  # whoever asked may have had enough
+                    self.wfile.write(text)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
                 """Say nothing."""
