@@ -40,6 +40,8 @@ _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("Requests", "reply_topic_prefix"),
     ("Streams", "heartbeat_seconds"),
     ("Retained messages", "retained_timeout_seconds"),
+    ("Connections and WebSockets", "max_connections"),
+    ("Rates", "rate_limit_requests"),
     ("The HTTP server", "host"),
     ("Stopping", "drain_seconds"),
     ("Access", "cors_origins"),

@@ -40,6 +40,7 @@ from app.publishing.schemas import Schemas
 from app.publishing.trace_context import NAMES
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
+from app.security.rates import Rates
 from app.settings import Settings
 from tidegate.connection import Connect
 
@@ -103,7 +104,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.include_router(health.create_router(link, hub, idempotency.memory))
     authentication = Authentication()
     authorization = Authorization()
-    gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
+    rates = Rates(settings)
+    gate = Gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
@@ -121,18 +123,18 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         max_retained_messages=settings.max_retained_messages,
         cloudevents_source=settings.cloudevents_source,
     )
-    subscriptions = Subscriptions(hub, authorization, settings)
+    subscriptions = Subscriptions(hub, authorization, settings, rates)
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
         BatchRoute(gate, bodies, once, settings),
         RequestsRoute(gate, requests, bodies, once, authorization, settings),
         SubscribeRoute(hub, subscriptions, bodies, settings),
-        WebSocketRoute(gate, hub, subscriptions, settings),
+        WebSocketRoute(gate, hub, subscriptions, settings, rates),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
-    app.add_middleware(Guard, authentication=authentication, authorization=authorization)
+    app.add_middleware(Guard, authentication=authentication, authorization=authorization, rates=rates)
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:
@@ -150,6 +152,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
             ],
             expose_headers=[
                 "Last-Event-ID",
+                "RateLimit",
+                "RateLimit-Policy",
                 "Retry-After",
                 idempotency_key.IDEMPOTENCY_REPLAYED,
                 *headers.ANSWER_HEADERS,

@@ -18,6 +18,8 @@ from app.hub.hub import Hub
 from app.hub.listener import Listener
 from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
+from app.security.principal import Principal
+from app.security.rates import Rates
 from app.settings import Settings
 
 PATH: Final = "/v1/ws"
@@ -32,13 +34,17 @@ class WebSocketRoute(BaseRoute):
         hub: the hub.
         subscriptions: makes listeners within the bounds of the settings.
         settings: the bounds, and the origins of web pages that may connect.
+        rates: how often a principal may connect, and send.
     """
 
-    def __init__(self, gate: Gate, hub: Hub, subscriptions: Subscriptions, settings: Settings) -> None:
+    def __init__(
+        self, gate: Gate, hub: Hub, subscriptions: Subscriptions, settings: Settings, rates: Rates
+    ) -> None:
         self._gate = gate
         self._hub = hub
         self._subscriptions = subscriptions
         self._settings = settings
+        self._rates = rates
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether it is a WebSocket at this path."""
@@ -57,20 +63,30 @@ class WebSocketRoute(BaseRoute):
             parse_query(scope["query_string"], NoQuery)
             self._check_origin(scope)
             subprotocol = _choose(scope["subprotocols"])
-            listener = await self._join()
+            principal = principal_of(scope)
+            listener = await self._join(principal)
         except ProblemError as problem:
             await deny(receive, send, problem)
             return
-        principal = principal_of(scope)
-        socket = Socket(principal, listener, self._gate, self._hub, self._subscriptions, self._settings)
+        socket = Socket(
+            principal,
+            listener,
+            self._gate,
+            self._hub,
+            self._subscriptions,
+            self._settings,
+            self._rates.requests,
+        )
         await socket.run(scope, receive, send, subprotocol)
 
-    async def _join(self) -> Listener:
+    async def _join(self, principal: Principal) -> Listener:
         if self._hub.listeners >= self._settings.max_streams:
             raise ProblemError(
                 ProblemType.TOO_MANY_STREAMS,
-                f"{self._settings.max_streams} streams are open: as many as may be",
+                f"{self._settings.max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS allows",
             )
+        if self._rates.streams is not None:
+            self._rates.streams.take(principal.bounded_as)
         listener = Listener([], is_resumable=False)
         await self._hub.join(listener)
         if listener.close_reason is not None:
