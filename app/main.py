@@ -25,6 +25,7 @@ from app.api.output.once import Once
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
 from app.api.requests import RequestsRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
 from app.api.topics import TopicsRoute
@@ -38,6 +39,7 @@ from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
 from app.publishing.trace_context import NAMES
+from app.security.audit import Audit
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.rates import Rates
@@ -45,12 +47,15 @@ from app.settings import Settings
 from tidegate.connection import Connect
 
 
-def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, connect: Connect | None = None, authentication: Authentication | None = None
+) -> FastAPI:
     """Make the application; nothing runs before its lifespan begins.
 
     Args:
         settings: everything that can be set.
         connect: what opens connections to the broker, for a test; the default client where it is left out.
+        authentication: how principals are found, for a test; that of the settings where it is left out.
 
     Raises:
         ConfigurationError: a file that the settings name cannot be used.
@@ -76,6 +81,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await link.start()
+        holdings.start()
         try:
             yield
         finally:
@@ -83,7 +89,9 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
             await hub.close()
             await link.close()
             await idempotency.close()
-            await authentication.close()
+            await holdings.close()
+            await methods.close()
+            audit.close()
 
     def describe() -> dict[str, Any]:
         return openapi.document(app)
@@ -102,8 +110,13 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
-    authentication = Authentication()
-    authorization = Authorization()
+    methods = Authentication() if authentication is None else authentication
+    audit = Audit(
+        publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
+        max_refusals=settings.audit_max_refusals_per_second,
+    )
+    authorization = Authorization(methods, audit)
+    holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
     rates = Rates(settings)
     gate = Gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
     app.state.gate = gate
@@ -127,14 +140,14 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
-        BatchRoute(gate, bodies, once, settings),
+        BatchRoute(gate, bodies, once, authorization, settings),
         RequestsRoute(gate, requests, bodies, once, authorization, settings),
-        SubscribeRoute(hub, subscriptions, bodies, settings),
-        WebSocketRoute(gate, hub, subscriptions, settings, rates),
+        SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
+        WebSocketRoute(gate, hub, subscriptions, holdings, settings, rates),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
-    app.add_middleware(Guard, authentication=authentication, authorization=authorization, rates=rates)
+    app.add_middleware(Guard, authentication=methods, authorization=authorization, rates=rates, audit=audit)
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:

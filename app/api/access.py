@@ -13,6 +13,8 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.output.exceptions import respond
 from app.api.output.handshake import deny
 from app.problems import ProblemError, ProblemType
+from app.security.audit import Audit, peer
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.principal import ANYBODY, Permission, Principal, anybody_at
@@ -97,12 +100,19 @@ class Guard:
         authentication: finds the principal.
         authorization: decides about scopes.
         rates: how often a principal may make requests, and an address fail.
+        audit: is told of requests whose principal is not found.
     """
 
     def __init__(
-        self, app: ASGIApp, authentication: Authentication, authorization: Authorization, rates: Rates
+        self,
+        app: ASGIApp,
+        authentication: Authentication,
+        authorization: Authorization,
+        rates: Rates,
+        audit: Audit,
     ) -> None:
         self._app = app
+        self._audit = audit
         self._authentication = authentication
         self._authorization = authorization
         self._rates = rates
@@ -116,12 +126,14 @@ class Guard:
         path: str = scope["path"]
         if root and path.startswith(f"{root}/"):
             path = path[len(root) :]
-        rule = ACCESS.rule(scope.get("method", "GET"), path)
+        method: str = scope.get("method", "GET")
+        rule = ACCESS.rule(method, path)
         if not rule.is_public:
             try:
+                peer.set(scope.get("client"))
                 principal = self._authentication.recall(scope)
                 if principal is None:
-                    principal = await self._authenticate(scope)
+                    principal = await self._authenticate(scope, f"{method} {path}")
                 elif principal is ANYBODY:
                     principal = anybody_at(_address(scope))
                 if self._rates.has_headers:
@@ -129,7 +141,7 @@ class Guard:
                     if self._rates.requests is not None:
                         self._rates.requests.take(principal.bounded_as)
                 if rule.permission is not None:
-                    self._authorization.require_permission(principal, rule.permission)
+                    self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
             except ProblemError as problem:
                 if scope["type"] == "websocket":
                     await receive()
@@ -140,15 +152,29 @@ class Guard:
             scope[PRINCIPAL] = principal
         await self._app(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope) -> Principal:
+    async def _authenticate(self, scope: Scope, call: str) -> Principal:
+        try:
+            with self._attempt(_address(scope)):
+                return await self._authentication.authenticate(scope)
+        except ProblemError as problem:
+            self._audit.refused("authenticate", None, call, reason=problem.detail)
+            raise
+
+    @contextmanager
+    def _attempt(self, address: str) -> Iterator[None]:
+        """Count an attempt that fails; beforehand, so that many at once are no more than one by one.
+
+        Raises:
+            ProblemError: TOO_MANY_REQUESTS; or what the attempt raises.
+        """
         attempts = self._rates.attempts
         if attempts is None:
-            return await self._authentication.authenticate(scope)
-        address = _address(scope)
-        attempts.take(address)  # before, so that many at once are not more than one after the other
+            yield
+            return
+        attempts.take(address)
         has_failed = False
         try:
-            return await self._authentication.authenticate(scope)
+            yield
         except ProblemError as problem:
             has_failed = problem.kind is ProblemType.UNAUTHENTICATED
             raise

@@ -12,6 +12,7 @@ from app.api.input.path import after_prefix
 from app.api.input.query import NoQuery, parse_query
 from app.api.output.handshake import deny
 from app.api.raw_route import RawRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.socket import Socket
 from app.api.stream.subscriptions import Subscriptions
 from app.hub.hub import Hub
@@ -33,14 +34,22 @@ class WebSocketRoute(BaseRoute):
         gate: the way to the broker.
         hub: the hub.
         subscriptions: makes listeners within the bounds of the settings.
+        holdings: knows who holds which WebSocket.
         settings: the bounds, and the origins of web pages that may connect.
         rates: how often a principal may connect, and send.
     """
 
     def __init__(
-        self, gate: Gate, hub: Hub, subscriptions: Subscriptions, settings: Settings, rates: Rates
+        self,
+        gate: Gate,
+        hub: Hub,
+        subscriptions: Subscriptions,
+        holdings: Holdings,
+        settings: Settings,
+        rates: Rates,
     ) -> None:
         self._gate = gate
+        self._holdings = holdings
         self._hub = hub
         self._subscriptions = subscriptions
         self._settings = settings
@@ -64,7 +73,9 @@ class WebSocketRoute(BaseRoute):
             self._check_origin(scope)
             subprotocol = _choose(scope["subprotocols"])
             principal = principal_of(scope)
-            listener = await self._join(principal)
+            with self._holdings.room(principal):
+                listener = await self._join(principal)
+                self._holdings.hold(principal, listener)
         except ProblemError as problem:
             await deny(receive, send, problem)
             return

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.settings.audit import AuditSettings
 from app.settings.broker import BrokerSettings
 from app.settings.limits import LimitSettings
 from app.settings.publishing import PublishingSettings
@@ -31,7 +32,9 @@ from app.settings.sources import PREFIX, UnknownNames, unknown_names
 from app.settings.streams import StreamSettings
 
 
-class Settings(ServerSettings, LimitSettings, StreamSettings, PublishingSettings, BrokerSettings):
+class Settings(
+    AuditSettings, ServerSettings, LimitSettings, StreamSettings, PublishingSettings, BrokerSettings
+):
     """The bridge's settings; made once, at the start, and never changed.
 
     Raises:
