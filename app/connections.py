@@ -143,6 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.cycle.keep_alive = False
             return
         self._refuses = True
+        self.url = b"/"  # one that is too long could not be taken apart
         app, self.app = self.app, refusing(problem)
         try:
             super().on_headers_complete()

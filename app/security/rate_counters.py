@@ -20,6 +20,9 @@ from limits.storage import SlidingWindowCounterSupport, Storage
 MAX_KEYS: Final = 20_000
 """Principals and addresses counted at once; about 200 bytes each."""
 
+_GRAIN: Final = 1e-6
+"""Seconds that arithmetic may get wrong."""
+
 
 class RateCounters(Storage, SlidingWindowCounterSupport):
     """Counts in windows of fixed length; of the window before this one a part still counts.
@@ -64,18 +67,18 @@ class RateCounters(Storage, SlidingWindowCounterSupport):
         """Forget a key."""
         self._counts.pop(key, None)
 
-    def outlook(self, key: str, limit: int, expiry: int) -> tuple[int, float]:
-        """How many more would be counted now, and the seconds until there is one more.
+    def outlook(self, key: str, limit: int, expiry: int) -> tuple[int, int]:
+        """How many more would be counted now, and the whole seconds after which it is one more.
 
         The strategy of ``limits`` tells the end of the window instead, when as much may count as just before.
         """
         _, previous, current, left = self._look(key, expiry)
         remaining = max(limit - math.floor(previous * left / expiry + current), 0)
         if current >= limit or not previous:
-            return remaining, left if current else 0.0
+            return remaining, _seconds(left) if current else 0
         share = previous * left / expiry
         counts_until = math.ceil(share) - 1 if remaining else limit - current
-        return remaining, max(left - counts_until * expiry / previous, 0.0)
+        return remaining, _seconds(left - counts_until * expiry / previous)
 
     def give_back(self, key: str, expiry: int) -> None:
         """Take one back that was counted, and came to nothing."""
@@ -132,3 +135,8 @@ class RateCounters(Storage, SlidingWindowCounterSupport):
         elif found is None and len(counts) >= self._max_keys:
             del counts[next(iter(counts))]
         counts[key] = window, previous, current
+
+
+def _seconds(wait: float) -> int:
+    """Whole seconds that are more than a wait: at the very moment it is not one more yet."""
+    return math.floor(wait + _GRAIN) + 1

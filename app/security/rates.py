@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from limits import RateLimitItem, parse
@@ -87,7 +86,7 @@ class _Bound:
         item = self.item
         if item is None or self._limiter.hit(item, owner):
             return
-        seconds = self.look(owner)[1] or 1
+        seconds = self.look(owner)[1]
         raise ProblemError(
             ProblemType.TOO_MANY_REQUESTS,
             f"too many {what}: {variable(self._setting)} allows {self._value}",
@@ -103,8 +102,7 @@ class _Bound:
         """What is left, and in how many seconds more will be."""
         assert self.item is not None
         item = self.item
-        left, seconds = self._counters.outlook(item.key_for(owner), item.amount, item.get_expiry())
-        return left, math.ceil(seconds)
+        return self._counters.outlook(item.key_for(owner), item.amount, item.get_expiry())
 
 
 class Rates:

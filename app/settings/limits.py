@@ -53,11 +53,11 @@ class LimitSettings(BaseSettings):
         examples=[16_384],
     )
     max_target_bytes: int = Field(
-        200_000,
+        65_535,
         ge=256,
-        le=16_777_216,
-        description="The target of a request, path and query; a longer one is answered with 414. The default "
-        "has room for the longest topic, percent-encoded.",
+        le=65_535,  # what httptools can take apart
+        description="The target of a request, path and query; a longer one is answered with 414. A topic "
+        "that has no room in it goes into the body of `POST /v1/publish`.",
         examples=[8192],
     )
     websocket_max_message_bytes: int | None = Field(
