@@ -73,13 +73,14 @@ def _row(name: str, field: FieldInfo) -> str:
         f"`{variable(name)}`",
         field.description,
         allowed(field),
-        _value(field.default),
+        shown(field.default),
         f"`{variable(name)}={example}`",
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _value(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A default as the page shows it."""
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value is None or value in ("", ()):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
 
-def _rate(value: str) -> str:
+def check_rate(value: str) -> str:
     """Check that it is one rate in the notation of the package ``limits``."""
     if not value:
         return value
@@ -24,7 +24,7 @@ def _rate(value: str) -> str:
     return value
 
 
-Rate = Annotated[str, AfterValidator(_rate)]
+Rate = Annotated[str, AfterValidator(check_rate)]
 
 
 class LimitSettings(BaseSettings):
@@ -78,8 +78,8 @@ class LimitSettings(BaseSettings):
     )
     rate_limit_requests: Rate = Field(
         "",
-        description="Requests, and frames on WebSockets, that one caller may make, as in `100/second` or "
-        "`1000 per 5 minutes` ([limits.md](limits.md)). Left out, there is no bound, here and below.",
+        description="Requests, and frames on WebSockets, that one caller may make "
+        "([limits.md](limits.md)). Left out, there is no bound, here and below.",
         examples=["200/second"],
     )
     rate_limit_requests_total: Rate = Field(
