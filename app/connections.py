@@ -72,6 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._bounds = bounds_of(config)
+        self._smallest_bound = min(self._bounds.max_header_bytes, self._bounds.max_target_bytes)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_is_open = False
         self._head_has_come = False
@@ -128,15 +129,19 @@ class BoundedProtocol(HttpToolsProtocol):
         """A head is complete: it goes to the application, or to one that refuses it."""
         self._head_is_open = False
         self._head_has_come = True
-        self._stop_waiting()
-        problem = self._bounds.why_refused(
-            self.parser.get_method(),
-            self.url,
-            self.headers,
-            may_be_large=self._head_bytes > self._bounds.max_header_bytes,
-            is_upgrade=self.parser.should_upgrade(),
-            is_too_many=self._is_too_many,
-        )
+        if self._head_timer is not None:
+            self._stop_waiting()
+        problem = None
+        is_upgrade = self.parser.should_upgrade()
+        # The target came with the head: where all of that is small, the target and the fields are.
+        if is_upgrade or self._is_too_many or self._head_bytes > self._smallest_bound:
+            problem = self._bounds.why_refused(
+                self.parser.get_method(),
+                self.url,
+                self.headers,
+                is_upgrade=is_upgrade,
+                is_too_many=self._is_too_many,
+            )
         if problem is None:
             super().on_headers_complete()
             if self._is_too_many:  # a probe of the bridge's health

@@ -62,7 +62,6 @@ class HeadBounds:
         target: bytes,
         fields: Fields,
         *,
-        may_be_large: bool,
         is_upgrade: bool,
         is_too_many: bool,
     ) -> ProblemError | None:
@@ -72,7 +71,6 @@ class HeadBounds:
             method: the method.
             target: path and query, as they came.
             fields: the header fields.
-            may_be_large: whether so much came that the fields have to be counted.
             is_upgrade: whether it asks for another protocol.
             is_too_many: whether its connection is one too many.
         """
@@ -80,7 +78,7 @@ class HeadBounds:
             return self._too_many_connections()
         if len(target) > self.max_target_bytes:
             return self._target_too_long(len(target))
-        if may_be_large and _size(fields) > self.max_header_bytes:
+        if _size(fields) > self.max_header_bytes:
             return self._headers_too_large()
         return _why_no_websocket(method, target, fields) if is_upgrade else None
 
