@@ -18,6 +18,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from tidegate.log_thread import log_thread
+
 T = TypeVar("T")
 Call = TypeVar("Call", bound=Callable[[], None])
 
@@ -25,6 +27,9 @@ OF_THE_PARENT: Final = "the connection is that of the parent process; make a new
 
 EXIT_SECONDS: Final = 5.0
 """How long the end of a program may wait for brokers."""
+
+LOG_EXIT_SECONDS: Final = 1.0
+"""How long it may wait for log records, before that and after it."""
 
 
 class ThreadForEachCall(ThreadPoolExecutor):
@@ -54,10 +59,12 @@ class BackgroundLoop:
 
     Args:
         name: the thread's name.
+        begin: called first on the thread.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, begin: Callable[[], None] | None = None) -> None:
         self._name = name
+        self._begin = begin
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id: int | None = None
@@ -133,6 +140,8 @@ class BackgroundLoop:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._thread_id = threading.get_ident()
+        if self._begin is not None:
+            self._begin()
         asyncio.set_event_loop(loop)
         loop.run_forever()
 
@@ -157,15 +166,18 @@ def at_exit(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Corou
 
     def run() -> None:
         if engine.has_started:
+            log_thread.flush(LOG_EXIT_SECONDS)  # a handler that publishes still can
             with contextlib.suppress(TimeoutError):
                 engine.submit(work()).result(EXIT_SECONDS)
+            log_thread.end(LOG_EXIT_SECONDS)
 
     atexit.register(run)
     return work
 
 
-engine: Final = BackgroundLoop("tidegate engine")
+engine: Final = BackgroundLoop("tidegate engine", begin=log_thread.serve_this_thread)
 handlers: Final = BackgroundLoop("tidegate handlers")
 
+at_fork_in_child(log_thread.forget)
 at_fork_in_child(engine.forget)
 at_fork_in_child(handlers.forget)
