@@ -51,7 +51,11 @@ class LogThread:
 
     def serve_this_thread(self) -> None:
         """From now on take the records that arise on the thread that calls this."""
-        threading.Thread(target=self._run, args=(self._waiting,), name="tidegate log", daemon=True).start()
+        writing = threading.Thread(target=self._run, args=(self._waiting,), name="tidegate log", daemon=True)
+        try:
+            writing.start()
+        except RuntimeError:  # the program ends: nobody is left who would wait
+            return
         self._of_thread = threading.get_ident()
         for name in LOGGERS:
             filters = logging.getLogger(name).filters
