@@ -35,19 +35,20 @@ class MadeUpBridge:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 path = urlsplit(self.path).path
                 if path == "/v1/publish/batch":
-                    results = bridge.take([f"{each['topic']}:{each['payload']}" for each in json.loads(body)])
-                    answer, status = {"results": results}, 207
+                    items = json.loads(body)
+                    results = bridge.take([f"{each['topic']}:{each['payload']}" for each in items])
+                    self._say(207, {"results": results})
                 else:
                     topic = unquote(path.removeprefix("/v1/topics/"))
-                    (answer,) = bridge.take([f"{topic}:{body.decode()}"])
-                    answer = answer.get("problem", answer)
-                    status = answer.get("status", 200)
-                self._say(status, json.dumps(answer).encode())
+                    (result,) = bridge.take([f"{topic}:{body.decode()}"])
+                    answer = result.get("problem", result)
+                    self._say(answer.get("status", 200), answer)
 
             def do_GET(self) -> None:
-                self._say(200, b"{}")
+                self._say(200, {})
 
-            def _say(self, status: int, content: bytes) -> None:
+            def _say(self, status: int, answer: dict[str, Any]) -> None:
+                content = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 if bridge.retry_after is not None and b"problem" in content:
