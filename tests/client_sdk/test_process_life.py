@@ -166,12 +166,22 @@ def test_a_program_of_handlers_alone_ends_like_any_other(mosquitto: Mosquitto) -
 
 
 WAITING = """
-import signal
+import signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a shell's background programs
 from tidegate import Subscriber, subscribe
 
+def has_begun_to_wait():
+    # Ctrl-C before that would end the program, as it should.
+    frame, names = sys._current_frames()[threading.main_thread().ident], []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return {"wait", "loop_forever"} <= set(names)
+
 @subscribe("life/waiting")
 def handle(message):
+    while not has_begun_to_wait():
+        time.sleep(0.001)
     print(message, flush=True)
 
 print("ready", flush=True)
