@@ -12,7 +12,7 @@ DEV := $(VENV)/stamp-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check bench openapi image manifests lock clean FORCE
+.PHONY: help install run test check bench openapi image manifests dist lock clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -50,6 +50,11 @@ image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_
 
 manifests: $(DEV) ## write the chart's page and deploy/kubernetes/ anew from the chart
 	$(VENV)/bin/python -m deploy
+
+dist: $(DEV) ## build the wheels of both projects and the chart's archive into dist/
+	rm -rf dist
+	$(PIP) wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist ./client_sdk .
+	$(VENV)/bin/python -c 'import helm_python; print(helm_python.package("deploy/helm/tidegate", destination="dist"))'
 
 lock: $(DEV) ## pin dependencies anew; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock

@@ -14,7 +14,9 @@ from deploy.chart import objects, render
 
 VALUES: Final = Path(__file__).parent / "kubernetes" / "values.yaml"
 
-_HEAD: Final = "# Made from deploy/helm/tidegate and deploy/kubernetes/values.yaml by make manifests; not to be edited.\n"
+_HEAD: Final = (
+    "# Made by make manifests from the chart and deploy/kubernetes/values.yaml; not to be edited.\n"
+)
 _ORDER: Final = (
     "ServiceAccount",
     "ConfigMap",

@@ -19,21 +19,24 @@ helm -n plant install tidegate deploy/helm/tidegate --set image.repository=regis
 helm -n plant test tidegate --logs
 ```
 
-`deploy/helm/examples/` has values for common places; a test renders each. What contradicts itself is refused in words, before anything is
-made. Kubernetes 1.30 or later.
+`deploy/helm/examples/` has values for common places; a test renders each. What contradicts itself is
+refused in words, before anything is made. Kubernetes 1.30 or later.
 
-- **Settings.** Any setting of the bridge goes into `settings` by its name; secrets into a Secret of yours that `existingSecrets`
-  names, with keys named like the settings. The bridge reads both at its start: a change of `settings` starts new pods by itself, after
-  a change in a Secret of yours say `kubectl rollout restart`. API keys and the broker's credential are watched, and need no restart.
-- **Stopping.** A pod serves on for `preStopSeconds` while the cluster forgets it, then says goodbye to its streams and lets requests
-  end within `drainSeconds`. The grace is computed from both.
-- **Streams through an Ingress.** Nothing may buffer them. For nginx the chart switches buffering off, both ways, lifts the limit of bodies
-  (the bridge has its own) and sets the time-outs; Traefik buffers nothing unless a `buffering` or `compress` middleware is put before it,
-  so put none. With `nginx-inc` a batch in lines arrives when it is complete.
-- **Certificates.** `credentials.certificate` is the bridge's client certificate for the broker. That of an Ingress is made by cert-manager
-  where `ingress.annotations` name an issuer (`cert-manager.io/cluster-issuer`) and `ingress.tls.secretName` says where it goes.
-- **Security.** Pods fit the Pod Security level `restricted`. With `networkPolicy.enabled` they reach DNS, the broker and what
-  `networkPolicy.egress` adds, and nothing else.
+- **Settings.** Any setting of the bridge goes into `settings` by its name; secrets into a Secret of yours
+  that `existingSecrets` names, with keys named like the settings. The bridge reads both at its start: a
+  change of `settings` starts new pods by itself, after a change in a Secret of yours say `kubectl rollout
+  restart`. API keys and the broker's credential are watched, and need no restart.
+- **Stopping.** A pod serves on for `preStopSeconds` while the cluster forgets it, then says goodbye to its
+  streams and lets requests end within `drainSeconds`. The grace is computed from both.
+- **Streams through an Ingress.** Nothing may buffer them. For nginx the chart switches buffering off, both
+  ways, lifts the limit of bodies (the bridge has its own) and sets the time-outs; Traefik buffers nothing
+  unless a `buffering` or `compress` middleware is put before it, so put none. With `nginx-inc` a batch in
+  lines arrives when it is complete.
+- **Certificates.** `credentials.certificate` is the bridge's client certificate for the broker. That of an
+  Ingress is made by cert-manager where `ingress.annotations` name an issuer
+  (`cert-manager.io/cluster-issuer`) and `ingress.tls.secretName` says where it goes.
+- **Security.** Pods fit the Pod Security level `restricted`. With `networkPolicy.enabled` they reach DNS,
+  the broker and what `networkPolicy.egress` adds, and nothing else.
 
 ## Values
 
@@ -56,7 +59,7 @@ def render_page() -> str:
 
 
 def leaves(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every value that can be set by itself, with its part of the schema; what holds others is passed over."""
+    """Every value that can be set by itself, with its part of the schema."""
     for name, part in schema["properties"].items():
         here = f"{path}.{name}" if path else name
         if "properties" in part:

@@ -1,4 +1,4 @@
-"""Takes what installs Python packages out of an image: pip and its relatives, and the wheels that bring them back."""
+"""Takes what installs Python packages out of an image: pip, its relatives, and what brings them back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTALLERS: Final = ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_
 
 
 def installers() -> list[Path]:
-    """The files and directories of pip and its relatives, those of the distribution's own packages among them."""
+    """The files and directories of pip and its relatives, also where the distribution put them."""
     stdlib, pure, scripts = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "scripts"))
     found = [stdlib / "ensurepip", Path("/usr/share/python-wheels")]
     for site in {pure, *map(Path, sys.path)}:

@@ -1,8 +1,7 @@
-"""What the image is built from, as far as it can be tried without an engine; docs/image.md tells of a build."""
+"""What the image is built from, as far as it can be tried without an engine (docs/image.md)."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -14,7 +13,6 @@ import pytest
 from tests.support.bridge import running_bridge
 from tests.support.command import ROOT
 from tests.support.ports import ReservedPort
-from tests.test_lock_files import RUN, pins
 
 IMAGE = ROOT / "deploy" / "image"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
@@ -44,7 +42,7 @@ def instructions() -> list[list[str]]:
 
 
 def test_the_linter_finds_nothing() -> None:
-    """hadolint knows what makes an image large, unsafe or hard to repeat."""
+    """Hadolint knows what makes an image large, unsafe or hard to repeat."""
     done = run(TOOLS / "hadolint", DOCKERFILE)
     assert (0, "") == (done.returncode, done.stdout)
 
@@ -70,7 +68,7 @@ def test_what_is_copied_is_there_and_let_into_the_build() -> None:
 
 
 def test_nobody_is_root_and_signals_reach_the_server() -> None:
-    """The user is a number, which Kubernetes can check, and no shell stands between a signal and the bridge."""
+    """The user is a number, which Kubernetes can check; no shell stands between a signal and the bridge."""
     words = {line[0]: line[1:] for line in instructions()}
     user, _, group = words["USER"][0].partition(":")
     assert int(user) > 0
@@ -107,24 +105,6 @@ def test_what_installs_is_found_and_nothing_else() -> None:
     assert set() == kept
 
 
-def test_the_bill_of_materials_names_all_that_is_pinned(tmp_path: Path) -> None:
-    """The Dockerfile's own command, in this environment: valid CycloneDX with every locked distribution."""
-    [words] = [line for line in instructions() if "cyclonedx-py" in " ".join(line)]
-    options = words[words.index("/opt/sbom/bin/cyclonedx-py") + 1 :]
-    target = tmp_path / "sbom.json"
-    places = {"/opt/tidegate/sbom.cdx.json": str(target), "/opt/tidegate/bin/python": sys.executable}
-    done = run(TOOLS / "cyclonedx-py", *(places.get(option, option) for option in options))
-    assert 0 == done.returncode, done.stderr
-    written = json.loads(target.read_text(encoding="utf-8"))
-    assert ("CycloneDX", "tidegate-bridge") == (
-        written["bomFormat"],
-        written["metadata"]["component"]["name"],
-    )
-    named = {each["name"].lower().replace("_", "-") for each in written["components"]}
-    here = {name for name, pin in pins(RUN).items() if pin.marker is None or pin.marker.evaluate()}
-    assert set() == here - named
-
-
 def test_the_build_takes_the_engine_that_works(tmp_path: Path) -> None:
     """A docker without an engine behind it is passed over, and the next one gets the version and the base."""
     for name, status in (("docker", 1), ("podman", 0)):
@@ -137,7 +117,12 @@ def test_the_build_takes_the_engine_that_works(tmp_path: Path) -> None:
     called = done.stdout.splitlines()[-1].split()
     assert ["podman", "build"] == called[:2]
     assert "." == called[-1]
-    wanted = ["--format docker", "--tag plant/tidegate:7", "--build-arg BASE_IMAGE=base@sha256:0", "--no-cache"]
+    wanted = [
+        "--format docker",
+        "--tag plant/tidegate:7",
+        "--build-arg BASE_IMAGE=base@sha256:0",
+        "--no-cache",
+    ]
     assert [] == [option for option in wanted if option not in " ".join(called)]
 
 

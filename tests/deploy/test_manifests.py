@@ -75,7 +75,7 @@ def test_the_overlay_changes_what_it_says() -> None:
 
 
 def test_a_slip_in_an_overlay_is_found(tmp_path: Path) -> None:
-    """kubectl refuses a patch for an object that is not there, so that the tests above mean something."""
+    """Kubectl refuses a patch for an object that is not there, so that the tests above mean something."""
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
     overlay = tmp_path / "kubernetes" / "overlays" / "production"
     settings = overlay / "settings.yaml"

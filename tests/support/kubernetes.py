@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import jsonschema
-import kubernetes_validate
+import jsonschema_rs
+import kubernetes_validate  # type: ignore[import-untyped]
 from cloudcoil.models.cert_manager.v1 import Certificate
 from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 from pydantic import BaseModel, ValidationError
@@ -62,8 +62,14 @@ _PARENT: Final = {
     "type": "object",
     "additionalProperties": False,
     "required": ["name"],
-    "properties": dict.fromkeys(("group", "kind", "namespace", "name", "sectionName"), {"type": "string"})
-    | {"port": {"type": "integer"}},
+    "properties": {
+        "group": {"type": "string"},
+        "kind": {"type": "string"},
+        "namespace": {"type": "string"},
+        "name": {"type": "string"},
+        "sectionName": {"type": "string"},
+        "port": {"type": "integer"},
+    },
 }
 HTTP_ROUTE: Final[dict[str, Any]] = {
     "type": "object",
@@ -91,8 +97,8 @@ def faults(each: dict[str, Any]) -> list[str]:
     """What is wrong with an object, in words; nothing where it would be taken."""
     group = each["apiVersion"].rpartition("/")[0]
     if group == "gateway.networking.k8s.io":
-        validator = jsonschema.Draft202012Validator(HTTP_ROUTE)
-        return [f"{fault.json_path}: {fault.message}" for fault in validator.iter_errors(each)]
+        validator = jsonschema_rs.Draft202012Validator(HTTP_ROUTE)
+        return [fault.message for fault in validator.iter_errors(each)]
     if group in {"cert-manager.io", "monitoring.coreos.com"}:
         return _faults_of_model(each)
     return [fault for minor in MINORS for fault in _faults_of_minor(each, minor)]
@@ -123,7 +129,9 @@ def unrestricted(pod: dict[str, Any]) -> list[str]:
         "projected",
         "secret",
     }
-    found += [f"volume {each['name']}" for each in pod.get("volumes", []) if not (each.keys() - {"name"}) <= allowed]
+    found += [
+        f"volume {each['name']}" for each in pod.get("volumes", []) if not (each.keys() - {"name"}) <= allowed
+    ]
     security = pod["securityContext"]
     if not security.get("runAsNonRoot") or security.get("runAsUser") == 0:
         found.append("may be root")
@@ -135,7 +143,9 @@ def unrestricted(pod: dict[str, Any]) -> list[str]:
             found.append(f"{container['name']}: privileges")
         if own.get("capabilities", {}) != {"drop": ["ALL"]}:
             found.append(f"{container['name']}: capabilities")
-        found += [f"{container['name']}: host port" for port in container.get("ports", []) if "hostPort" in port]
+        found += [
+            f"{container['name']}: host port" for port in container.get("ports", []) if "hostPort" in port
+        ]
     return found
 
 
@@ -168,6 +178,8 @@ def _lost(given: Any, kept: Any, path: str = "") -> list[str]:
         ]
     if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
         return [
-            lost for number, pair in enumerate(zip(given, kept, strict=True)) for lost in _lost(*pair, f"{path}[{number}]")
+            lost
+            for number, pair in enumerate(zip(given, kept, strict=True))
+            for lost in _lost(*pair, f"{path}[{number}]")
         ]
     return [] if given == kept else [path]
