@@ -46,7 +46,7 @@ openapi: $(RUN) ## write openapi/ anew from the code
 	$(VENV)/bin/tidegate openapi
 
 image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_IMAGE= what it stands on
-	IMAGE='$(IMAGE)' BASE_IMAGE='$(BASE_IMAGE)' deploy/image/build
+	deploy/image/build
 
 manifests: $(DEV) ## write the chart's page and deploy/kubernetes/ anew from the chart
 	$(VENV)/bin/python -m deploy

@@ -28,6 +28,9 @@ refused in words, before anything is made. Kubernetes 1.30 or later.
   restart`. API keys and the broker's credential are watched, and need no restart.
 - **Stopping.** A pod serves on for `preStopSeconds` while the cluster forgets it, then says goodbye to its
   streams and lets requests end within `drainSeconds`. The grace is computed from both.
+- **Scaling.** Streams stay where they are when pods are added; with `TIDEGATE_STREAM_LIFETIME_SECONDS` they
+  come round. Pods go one by one, and late, since each sends its streams elsewhere. Until replicas share a
+  journal, a client that comes back to another pod is told `gap`; `service.sessionAffinity=ClientIP` helps.
 - **Streams through an Ingress.** Nothing may buffer them. For nginx the chart switches buffering off, both
   ways, lifts the limit of bodies (the bridge has its own) and sets the time-outs; Traefik buffers nothing
   unless a `buffering` or `compress` middleware is put before it, so put none. With `nginx-inc` a batch in

@@ -158,3 +158,108 @@ def test_the_policy_lets_the_bridge_reach_its_broker(url: str, port: int) -> Non
     assert [53, 53, port] == [each["port"] for rule in policy["spec"]["egress"] for each in rule["ports"]]
     management = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == "management"]
     assert [] == management
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_selects_finds_the_pods(path: Path) -> None:
+    """Services, policy, budget and spread mean the bridge's pods, and not the test's."""
+    made = objects(rendered(path))
+    [workload] = [each for each in made if each["kind"] in {"Deployment", "StatefulSet"}]
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    [doctor] = [each["metadata"]["labels"] for each in made if each["kind"] == "Pod"]
+    selectors = [each["spec"]["selector"] for each in made if each["kind"] == "Service"]
+    selectors += [
+        each["spec"]["selector"]["matchLabels"]
+        for each in made
+        if each["kind"] in {"Deployment", "StatefulSet", "PodDisruptionBudget"}
+    ]
+    selectors += [
+        each["spec"]["podSelector"]["matchLabels"] for each in made if each["kind"] == "NetworkPolicy"
+    ]
+    spread = workload["spec"]["template"]["spec"].get("topologySpreadConstraints", [])
+    selectors += [each["labelSelector"]["matchLabels"] for each in spread]
+    assert [] == [selector for selector in selectors if not selector.items() <= labels.items()]
+    assert [] == [selector for selector in selectors if selector.items() <= doctor.items()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_names_another_object_finds_it(path: Path) -> None:
+    """Ingress and route lead to the Service, the monitor to that of management, the scaler to the pods."""
+    made = objects(rendered(path))
+    services = {each["metadata"]["name"]: each for each in made if each["kind"] == "Service"}
+    ports = {
+        name: {port["name"]: port["port"] for port in each["spec"]["ports"]}
+        for name, each in services.items()
+    }
+    workloads = {(each["kind"], each["metadata"]["name"]) for each in made}
+    for each in made:
+        spec = each.get("spec", {})
+        if each["kind"] == "Ingress":
+            backend = spec["rules"][0]["http"]["paths"][0]["backend"]["service"]
+            assert backend["port"]["name"] in ports[backend["name"]]
+        elif each["kind"] == "HTTPRoute":
+            for backend in [backend for rule in spec["rules"] for backend in rule["backendRefs"]]:
+                assert backend["port"] in ports[backend["name"]].values()
+        elif each["kind"] == "ServiceMonitor":
+            wanted = spec["selector"]["matchLabels"].items()
+            [found] = [name for name in services if wanted <= services[name]["metadata"]["labels"].items()]
+            assert spec["endpoints"][0]["port"] in ports[found]
+            assert "tidegate" == services[found]["metadata"]["labels"][spec["jobLabel"]]
+        elif each["kind"] == "HorizontalPodAutoscaler":
+            assert (spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"]) in workloads
+        elif each["kind"] == "Pod":
+            host, _, port = spec["containers"][0]["args"][1].removeprefix("http://").partition(":")
+            assert int(port) in ports[host.partition(".")[0]].values()
+
+
+def test_a_pod_serves_on_while_it_is_forgotten() -> None:
+    """PreStop sleeps before the signal, and a new pod is ready before an old one goes."""
+    values = merged(stopping={"preStopSeconds": 7})
+    assert {"preStop": {"sleep": {"seconds": 7}}} == pod(values)["containers"][0]["lifecycle"]
+    [deployment] = of_kind(values, "Deployment")
+    assert {"maxUnavailable": 0, "maxSurge": 1} == deployment["spec"]["strategy"]["rollingUpdate"]
+
+
+def test_a_changed_setting_starts_new_pods() -> None:
+    """The bridge reads settings once, so the pod's annotations change with what the chart holds of them."""
+
+    def annotations(values: dict[str, Any]) -> dict[str, str]:
+        [deployment] = of_kind(values, "Deployment")
+        found: dict[str, str] = deployment["spec"]["template"]["metadata"]["annotations"]
+        return found
+
+    seen = [
+        annotations(merged(**change))
+        for change in (
+            {},
+            {"settings": {"TIDEGATE_LOG_LEVEL": "debug"}},
+            {"secretSettings": {"TIDEGATE_BROKER_PASSWORD": "a"}},
+            {"secretSettings": {"TIDEGATE_BROKER_PASSWORD": "b"}},
+            {"files": {"schemas.yaml": "schemas: []"}},
+        )
+    ]
+    assert [] == [each for each in seen if seen.count(each) > 1]
+
+
+def test_streams_have_no_time_out_behind_a_gateway() -> None:
+    """The rules of streams, WebSockets and batches stand apart; all else ends after a while."""
+    route = {"enabled": True, "parentRefs": [{"name": "public"}]}
+    [made] = of_kind(merged(httpRoute=route), "HTTPRoute")
+    lasting, others = made["spec"]["rules"]
+    paths = [match["path"]["value"] for match in lasting["matches"]]
+    assert ["/v1/subscribe", "/v1/ws", "/v1/publish/batch"] == paths
+    assert {"request": "0s", "backendRequest": "0s"} == lasting["timeouts"]
+    assert "150s" == others["timeouts"]["request"]
+
+
+def test_the_test_passes_a_policy_that_names_clients() -> None:
+    """Else helm test would fail where the bridge is well."""
+    clients = [{"podSelector": {"matchLabels": {"app": "panel"}}}]
+    values = merged(networkPolicy={"enabled": True, "clients": clients})
+    [policy] = of_kind(values, "NetworkPolicy")
+    peers = policy["spec"]["ingress"][0]["from"]
+    [doctor] = [each["metadata"]["labels"] for each in of_kind(values, "Pod")]
+    assert clients[0] in peers
+    assert [True] == [
+        peer["podSelector"]["matchLabels"].items() <= doctor.items() for peer in peers if peer != clients[0]
+    ]
