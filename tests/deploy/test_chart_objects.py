@@ -263,3 +263,16 @@ def test_the_test_passes_a_policy_that_names_clients() -> None:
     assert [True] == [
         peer["podSelector"]["matchLabels"].items() <= doctor.items() for peer in peers if peer != clients[0]
     ]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_a_setting_names_is_mounted(path: Path) -> None:
+    """Each directory, and the directory of each file, that the bridge is told of is one that the pod has."""
+    made = objects(rendered(path))
+    given = settings_of(made)
+    places = {given[name] for name in given if name.endswith(("_DIR", "_MOUNT"))}
+    places |= {str(Path(given[name]).parent) for name in given if name.endswith("_FILE")}
+    [spec] = [spec for spec in pod_specs(made) if spec["containers"][0]["name"] == "bridge"]
+    mounted = {mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts", [])}
+    assert places
+    assert set() == places - mounted
