@@ -13,7 +13,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, health, status
+from app.api import console, health, principal, status
+from app.api.access import Guard
 from app.api.batch import BatchRoute
 from app.api.input import headers, idempotency_key
 from app.api.input.body import BodyReader
@@ -24,6 +25,7 @@ from app.api.output.once import Once
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
 from app.api.requests import RequestsRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
 from app.api.topics import TopicsRoute
@@ -37,16 +39,22 @@ from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
 from app.publishing.trace_context import NAMES
+from app.security.audit import Audit
+from app.security.authentication import Authentication
+from app.security.authorization import Authorization
 from app.settings import Settings
 from tidegate.connection import Connect
 
 
-def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, connect: Connect | None = None, authentication: Authentication | None = None
+) -> FastAPI:
     """Make the application; nothing runs before its lifespan begins.
 
     Args:
         settings: everything that can be set.
         connect: what opens connections to the broker, for a test; the default client where it is left out.
+        authentication: how principals are found, for a test; that of the settings where it is left out.
 
     Raises:
         ConfigurationError: a file that the settings name cannot be used.
@@ -72,6 +80,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await link.start()
+        holdings.start()
         try:
             yield
         finally:
@@ -79,6 +88,9 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
             await hub.close()
             await link.close()
             await idempotency.close()
+            await holdings.close()
+            await methods.close()
+            audit.close()
 
     def describe() -> dict[str, Any]:
         return openapi.document(app)
@@ -97,11 +109,19 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
-    gate = Gate(link, () if schemas is None else (schemas.check,))
+    methods = Authentication() if authentication is None else authentication
+    audit = Audit(
+        publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
+        max_refusals=settings.audit_max_refusals_per_second,
+    )
+    authorization = Authorization(methods, audit)
+    holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
+    gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
     app.include_router(status.create_router(link, hub, requests.counts, schemas))
+    app.include_router(principal.router)
     app.include_router(console.router)
     topics = TopicsRoute(
         gate,
@@ -109,21 +129,23 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         hub,
         bodies,
         once,
+        authorization,
         retained_timeout_seconds=settings.retained_timeout_seconds,
         max_retained_messages=settings.max_retained_messages,
         cloudevents_source=settings.cloudevents_source,
     )
-    subscriptions = Subscriptions(hub, settings)
+    subscriptions = Subscriptions(hub, authorization, settings)
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
-        BatchRoute(gate, bodies, once, settings),
-        RequestsRoute(gate, requests, bodies, once, settings),
-        SubscribeRoute(hub, subscriptions, bodies, settings),
-        WebSocketRoute(gate, hub, subscriptions, settings),
+        BatchRoute(gate, bodies, once, authorization, settings),
+        RequestsRoute(gate, requests, bodies, once, authorization, settings),
+        SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
+        WebSocketRoute(gate, hub, subscriptions, holdings, settings),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
+    app.add_middleware(Guard, authentication=methods, authorization=authorization, audit=audit)
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:

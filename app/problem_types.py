@@ -79,6 +79,12 @@ class ProblemType(Enum):
         "Refused by the broker's access rules",
         "The broker answered with reason code 135, Not authorized.",
     )
+    NOT_GRANTED = (
+        "not-granted",
+        403,
+        "Not granted",
+        "No grant of the caller covers the topic or filter with this QoS and retain flag; nothing was sent.",
+    )
     FORBIDDEN = ("forbidden", 403, "Not permitted", "The caller may not do this.")
     NOT_FOUND = ("not-found", 404, "No such path", "Nothing is there; the hint tells the nearest known path.")
     NO_RETAINED_MESSAGE = (

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Any, Final
 
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import principal_of
 from app.api.input.path import after_prefix
 from app.api.input.query import NoQuery, parse_query
+from app.api.output.handshake import deny
 from app.api.raw_route import RawRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.socket import Socket
 from app.api.stream.subscriptions import Subscriptions
 from app.hub.hub import Hub
 from app.hub.listener import Listener
-from app.problems import CONTENT_TYPE, ProblemError, ProblemType
+from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
 from app.settings import Settings
 
 PATH: Final = "/v1/ws"
 SUBPROTOCOL: Final = "tidegate.v1"
-CLOSE_SECONDS: Final = 1.0
 
 
 class WebSocketRoute(BaseRoute):
@@ -32,11 +32,20 @@ class WebSocketRoute(BaseRoute):
         gate: the way to the broker.
         hub: the hub.
         subscriptions: makes listeners within the bounds of the settings.
+        holdings: knows who holds which WebSocket.
         settings: the bounds, and the origins of web pages that may connect.
     """
 
-    def __init__(self, gate: Gate, hub: Hub, subscriptions: Subscriptions, settings: Settings) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        hub: Hub,
+        subscriptions: Subscriptions,
+        holdings: Holdings,
+        settings: Settings,
+    ) -> None:
         self._gate = gate
+        self._holdings = holdings
         self._hub = hub
         self._subscriptions = subscriptions
         self._settings = settings
@@ -58,11 +67,14 @@ class WebSocketRoute(BaseRoute):
             parse_query(scope["query_string"], NoQuery)
             self._check_origin(scope)
             subprotocol = _choose(scope["subprotocols"])
-            listener = await self._join()
+            principal = principal_of(scope)
+            with self._holdings.room(principal):
+                listener = await self._join()
+                self._holdings.hold(principal, listener)
         except ProblemError as problem:
-            await _deny(receive, send, problem)
+            await deny(receive, send, problem)
             return
-        socket = Socket(listener, self._gate, self._hub, self._subscriptions, self._settings)
+        socket = Socket(principal, listener, self._gate, self._hub, self._subscriptions, self._settings)
         await socket.run(scope, receive, send, subprotocol)
 
     async def _join(self) -> Listener:
@@ -123,16 +135,3 @@ def _choose(offered: list[str]) -> str | None:
             hint=f"new WebSocket(url, {SUBPROTOCOL!r})",
         )
     return SUBPROTOCOL if offered else None
-
-
-async def _deny(receive: Receive, send: Send, problem: ProblemError) -> None:
-    headers = [(b"content-type", CONTENT_TYPE.encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-    await send({"type": "websocket.http.response.start", "status": problem.kind.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": problem.body()})
-    # The server says once that it is over, and once that the connection is closed; it takes an application
-    # that returns in between for one that never answered.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await receive()
-            await receive()

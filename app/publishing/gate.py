@@ -3,8 +3,9 @@
 Rules:
 
 1. Every call of the API that publishes goes through ``Gate``; nothing else of the service does.
-2. A check looks at one message and returns, or raises ``ProblemError``; it neither waits nor changes it.
-3. A message that a check refuses is never sent.
+2. Whether the principal may comes first, so that nobody learns what is checked of topics of others.
+3. A check looks at one message and returns, or raises ``ProblemError``; it neither waits nor changes it.
+4. A message that a check refuses is never sent.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 from app.broker.link import BrokerLink
 from app.problems import ProblemError, ProblemType
+from app.security.authorization import Authorization
+from app.security.principal import Principal
 from tidegate.connection import BrokerLimits
 from tidegate.message import Message
 
@@ -26,11 +29,13 @@ class Gate:
 
     Args:
         link: the broker.
-        checks: what each message has to pass, in order.
+        authorization: decides whether a principal may.
+        checks: what each message has to pass besides, in order.
     """
 
-    def __init__(self, link: BrokerLink, checks: Sequence[Check] = ()) -> None:
+    def __init__(self, link: BrokerLink, authorization: Authorization, checks: Sequence[Check] = ()) -> None:
         self._link = link
+        self._authorization = authorization
         self._checks = tuple(checks)
         self._has_stopped = False
 
@@ -54,40 +59,53 @@ class Gate:
         self._has_stopped = True
         self._link.session.expire()
 
-    def publish(self, message: Message) -> Coroutine[Any, Any, int]:
+    def publish(
+        self, principal: Principal, message: Message, *, field: str = "topic"
+    ) -> Coroutine[Any, Any, int]:
         """Publish, and return the broker's reason code, below 0x80.
 
+        Args:
+            principal: who publishes.
+            message: the message.
+            field: where its topic came from, for a problem.
+
         Raises:
-            ProblemError: a check refuses the message, or the bridge stops (SHUTTING_DOWN).
+            ProblemError: the principal may not (NOT_GRANTED, RESERVED_TOPIC), a check refuses the message, or
+                the bridge stops (SHUTTING_DOWN).
             MQTTError: what ``Session.publish`` raises.
         """
-        self._check(message)
+        self._check(principal, message, field)
         return self._link.publish(message)
 
     def submit(
         self,
+        principal: Principal,
         message: Message,
         *,
+        field: str = "topic",
         timeout_seconds: float | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> asyncio.Future[int]:
         """Publish without waiting: the future has the reason code, also a refusing one, or the error.
 
         Args:
+            principal: who publishes.
             message: the message.
+            field: where its topic came from, for a problem.
             timeout_seconds: bound on the wait for its turn and for the acknowledgement together; that of the
                 settings where it is left out.
             on_sent: called when the message is handed to the connection, maybe before this returns.
 
         Raises:
-            ProblemError: a check refuses the message, or the bridge stops (SHUTTING_DOWN).
+            ProblemError: the principal may not, a check refuses the message, or the bridge stops.
             QueueFullError: the waiting room is full, and nothing was sent.
         """
-        self._check(message)
+        self._check(principal, message, field)
         return self._link.submit(message, timeout_seconds=timeout_seconds, on_sent=on_sent)
 
-    def _check(self, message: Message) -> None:
+    def _check(self, principal: Principal, message: Message, field: str) -> None:
         if self._has_stopped:
             raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; nothing was sent")
+        self._authorization.require_publish(principal, message, field=field)
         for check in self._checks:
             check(message)

@@ -24,6 +24,7 @@ _STREAM: Final = (
     *QUERY_PROBLEMS,
     *BROKER_PROBLEMS,
     ProblemType.NOT_ACCEPTABLE,
+    ProblemType.TOO_MANY_REQUESTS,
     ProblemType.TOO_MANY_STREAMS,
     ProblemType.SHUTTING_DOWN,
     ProblemType.BROKER_TIMEOUT,
@@ -85,6 +86,7 @@ def paths() -> dict[str, Any]:
                             ProblemType.INVALID_HEADER,
                             ProblemType.FORBIDDEN,
                             ProblemType.UPGRADE_REQUIRED,
+                            ProblemType.TOO_MANY_REQUESTS,
                             ProblemType.TOO_MANY_STREAMS,
                             ProblemType.SHUTTING_DOWN,
                         )

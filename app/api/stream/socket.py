@@ -40,6 +40,7 @@ from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
 from app.problems import ProblemError, ProblemType, problem_of
 from app.publishing.gate import Gate
+from app.security.principal import Principal
 from app.settings import Settings
 from tidegate.errors import MQTTError
 
@@ -51,6 +52,9 @@ MAX_PENDING_FRAMES: Final = 100
 PIECE_BYTES: Final = 65_536
 GOING_AWAY: Final = 1001
 """The status of a close that the bridge begins (RFC 6455 §7.4.1)."""
+
+NOT_AUTHENTICATED: Final = 4401
+"""The status of a close because the principal is good no more; of the range for private use (§7.4.2)."""
 
 
 class Opening(NamedTuple):
@@ -64,6 +68,7 @@ class Socket:
     """One open WebSocket.
 
     Args:
+        principal: who opened it.
         listener: the socket's own, without filters, joined already.
         gate: the way to the broker.
         hub: the hub.
@@ -73,6 +78,7 @@ class Socket:
 
     def __init__(
         self,
+        principal: Principal,
         listener: Listener,
         gate: Gate,
         hub: Hub,
@@ -80,6 +86,7 @@ class Socket:
         settings: Settings,
     ) -> None:
         self.hub = hub
+        self._principal = principal
         self._listener = listener
         self._gate = gate
         self._opener = subscriptions
@@ -192,7 +199,9 @@ class Socket:
 
     async def _subscribe(self, frame: SubscribeFrame) -> None:
         try:
-            listener, position = await self._opener.open(frame, frame.last_event_id, field="/topics")
+            listener, position = await self._opener.open(
+                self._principal, frame, frame.last_event_id, field="/topics"
+            )
         finally:
             del self._opening[frame.id]
         assert self.sending is not None
@@ -223,7 +232,7 @@ class Socket:
 
     async def _publish(self, frame: PublishFrame) -> None:
         require_carriable(frame.message, self._gate.limits)
-        reason_code = await self._gate.publish(frame.message)
+        reason_code = await self._gate.publish(self._principal, frame.message, field="/topic")
         self._answer(acknowledged_publish(frame.id, frame.message, reason_code))
 
     def _spawn(
@@ -309,7 +318,9 @@ class Socket:
         if self.sending.is_blocked:
             return
         self._is_closing = True
-        self.sending.send({"type": "websocket.close", "code": GOING_AWAY, "reason": reason.reason})
+        ended = (CloseReason.TOKEN_EXPIRED, CloseReason.TOKEN_REVOKED)
+        code = NOT_AUTHENTICATED if reason in ended else GOING_AWAY
+        self.sending.send({"type": "websocket.close", "code": code, "reason": reason.reason})
 
     def _forget(self, frame_id: Id) -> None:
         """A subscription ended by itself."""

@@ -1,0 +1,148 @@
+"""Which call asks for what: the one table of access rules, and the guard that stands in front of every route.
+
+Rules:
+
+1. Whatever is not in the table needs a principal. What needs none is named.
+2. Topics and filters are checked where they are known: by ``Gate`` and by ``Subscriptions``, for whom the
+   guard leaves the principal in the request's scope.
+3. A refusal is an answer before the body is read; a WebSocket is refused before it is accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.output.exceptions import respond
+from app.api.output.handshake import deny
+from app.problems import ProblemError
+from app.security.audit import Audit, peer
+from app.security.authentication import Authentication
+from app.security.authorization import Authorization
+from app.security.principal import Permission, Principal
+
+PRINCIPAL: Final = "tidegate.principal"
+"""Where a request keeps who makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a call needs.
+
+    Attributes:
+        is_public: it needs no principal.
+        permission: the scope that the principal must have; None where grants of topics decide.
+    """
+
+    is_public: bool = False
+    permission: Permission | None = None
+
+
+PUBLIC: Final = Rule(is_public=True)
+"""Anybody may, also where authentication is configured."""
+
+GRANTS: Final = Rule()
+"""The principal's grants decide, topic by topic."""
+
+
+class Access:
+    """The table.
+
+    Args:
+        rules: path patterns with their rules, the first that matches decides; a method may be put in front.
+    """
+
+    def __init__(self, rules: tuple[tuple[str, Rule], ...]) -> None:
+        self._rules = tuple((re.compile(pattern, re.DOTALL).fullmatch, rule) for pattern, rule in rules)
+
+    def rule(self, method: str, path: str) -> Rule:
+        """The rule of a request.
+
+        Args:
+            method: the HTTP method; ``GET`` for a WebSocket.
+            path: the path, decoded, without what a proxy put before it.
+        """
+        asked = f"{method} {path}"
+        for matches, rule in self._rules:
+            if matches(asked):
+                return rule
+        return GRANTS
+
+
+ACCESS: Final = Access(
+    (
+        (r"\S+ /v1/(topics|publish|requests)(/.*)?", GRANTS),
+        (r"\S+ /v1/(subscribe|ws|tickets|principal)", GRANTS),
+        (r"\S+ /v1/status", Rule(permission=Permission.STATUS_READ)),
+        (r"(GET|HEAD) /v1/credentials(/.*)?", Rule(permission=Permission.CREDENTIALS_READ)),
+        (r"\S+ /v1/credentials(/.*)?", Rule(permission=Permission.CREDENTIALS_WRITE)),
+        (r"\S+ /metrics", Rule(permission=Permission.METRICS_READ)),
+        (r"\S+ /(livez|readyz)", PUBLIC),
+        (r"\S+ /(docs|openapi\.json|asyncapi\.json|static-offline-docs)(/.*)?", PUBLIC),
+        (r"\S+ /console(/.*)?", PUBLIC),
+    )
+)
+
+
+class Guard:
+    """Finds out who makes a request, and whether its route is open to them (ASGI middleware).
+
+    Args:
+        app: what stands behind.
+        authentication: finds the principal.
+        authorization: decides about scopes.
+        audit: is told of requests whose principal is not found.
+    """
+
+    def __init__(
+        self, app: ASGIApp, authentication: Authentication, authorization: Authorization, audit: Audit
+    ) -> None:
+        self._app = app
+        self._audit = audit
+        self._authentication = authentication
+        self._authorization = authorization
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, with its principal; or answer it (ASGI)."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        root: str = scope.get("root_path", "")
+        path: str = scope["path"]
+        if root and path.startswith(f"{root}/"):
+            path = path[len(root) :]
+        method: str = scope.get("method", "GET")
+        rule = ACCESS.rule(method, path)
+        if not rule.is_public:
+            try:
+                peer.set(scope.get("client"))
+                principal = self._authentication.recall(scope)
+                if principal is None:
+                    principal = await self._authenticate(scope, f"{method} {path}")
+                if rule.permission is not None:
+                    self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
+            except ProblemError as problem:
+                if scope["type"] == "websocket":
+                    await receive()
+                    await deny(receive, send, problem)
+                else:
+                    await respond(problem)(scope, receive, send)
+                return
+            scope[PRINCIPAL] = principal
+        await self._app(scope, receive, send)
+
+    async def _authenticate(self, scope: Scope, call: str) -> Principal:
+        try:
+            return await self._authentication.authenticate(scope)
+        except ProblemError as problem:
+            self._audit.refused("authenticate", None, call, reason=problem.detail)
+            raise
+
+
+def principal_of(scope: Scope) -> Principal:
+    """Who makes the request, as the guard found."""
+    principal: Principal = scope[PRINCIPAL]
+    return principal

@@ -1,0 +1,122 @@
+"""The one place that turns a request into a principal.
+
+Rules:
+
+1. Without a way to show who one is, everybody is ``ANYBODY``. With one, whoever shows nothing is refused.
+2. Each way looks at the requests that are meant for it, and at no other: the first that says so decides.
+3. A refusal tells the caller what is wrong with what it sent, and nothing of what would be right.
+4. What was found for a token is kept by the way that found it, and for no longer than it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from app.problems import ProblemError, ProblemType
+from app.security.principal import ANYBODY, Principal
+
+Scope = MutableMapping[str, Any]
+
+
+class Ended(Enum):
+    """Why a principal that was good is good no more."""
+
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class Method(Protocol):
+    """A way to show who one is."""
+
+    challenge: str
+    """What ``WWW-Authenticate`` says of it (RFC 9110 §11.6.1); empty where a header can't ask for it."""
+
+    def recall(self, scope: Scope) -> Principal | None:
+        """The principal of a request whose token was seen before and still holds; never waits."""
+
+    async def authenticate(self, scope: Scope) -> Principal | None:
+        """The principal of a request, or None where it carries nothing for this way.
+
+        Raises:
+            ProblemError: UNAUTHENTICATED where what it carries is not good; the detail says why.
+        """
+
+    def why_ended(self, principal: Principal) -> Ended | None:
+        """Whether a principal that this way found is good no more; None for those of others. Never waits."""
+
+    async def close(self) -> None:
+        """Release what is held."""
+
+
+class Authentication:
+    """All ways together.
+
+    Args:
+        methods: the ways, in the order in which they are asked.
+    """
+
+    def __init__(self, methods: Sequence[Method] = ()) -> None:
+        self._methods = tuple(methods)
+        challenges = dict.fromkeys(each.challenge for each in self._methods if each.challenge)
+        self._challenge = ", ".join(challenges)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a request has to show who makes it."""
+        return bool(self._methods)
+
+    def recall(self, scope: Scope) -> Principal | None:
+        """The principal of a request that needs no more than a look; never waits."""
+        if not self._methods:
+            return ANYBODY
+        for method in self._methods:
+            principal = method.recall(scope)
+            if principal is not None:
+                return principal
+        return None
+
+    async def authenticate(self, scope: Scope) -> Principal:
+        """The principal of a request.
+
+        Args:
+            scope: the request's (ASGI).
+
+        Raises:
+            ProblemError: UNAUTHENTICATED where there is none.
+        """
+        if not self._methods:
+            return ANYBODY
+        try:
+            for method in self._methods:
+                principal = await method.authenticate(scope)
+                if principal is not None:
+                    return principal
+        except ProblemError as problem:
+            if problem.kind is ProblemType.UNAUTHENTICATED and self._challenge:
+                problem.headers.setdefault("WWW-Authenticate", self._challenge)
+            raise
+        headers = {"WWW-Authenticate": self._challenge} if self._challenge else {}
+        raise ProblemError(
+            ProblemType.UNAUTHENTICATED,
+            "the request does not show who makes it",
+            field="Authorization",
+            hint="send Authorization: Bearer with an API key or a token",
+            headers=headers,
+        )
+
+    def why_ended(self, principal: Principal) -> Ended | None:
+        """Why a principal that was good is good no more; None where it still is. Never waits."""
+        if principal.has_expired():
+            return Ended.EXPIRED
+        for method in self._methods:
+            ended = method.why_ended(principal)
+            if ended is not None:
+                return ended
+        return None
+
+    async def close(self) -> None:
+        """Release what the ways hold."""
+        for method in self._methods:
+            await method.close()
