@@ -51,14 +51,27 @@ Made from `values.schema.json` and `values.yaml` by `make manifests`.
 def render_page() -> str:
     """The whole page."""
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-    rows = [
-        f"| `{path}` | {_cell(part['description'])} | {_cell(_allowed(part))} | {_default(path)} |"
-        for path, part in leaves(schema)
-        if path != "global"
-    ]
-    return "\n".join(
-        [_HEAD + "| value | meaning | may be | default |", "| --- | --- | --- | --- |", *rows, ""]
-    )
+    groups = {name: part for name, part in schema["properties"].items() if "properties" in part}
+    alone = {name: part for name, part in schema["properties"].items() if name not in groups | {"global": {}}}
+    lines = [_HEAD + "\n".join(_table({"properties": alone}, "")), ""]
+    for name, part in groups.items():
+        lines += [f"### `{name}`", "", part["description"], "", *_table(part, name), ""]
+    return "\n".join(lines)
+
+
+def _table(group: dict[str, Any], path: str) -> list[str]:
+    return ["| value | meaning | may be | default |", "| --- | --- | --- | --- |", *_rows(group, path)]
+
+
+def _rows(group: dict[str, Any], path: str) -> Iterator[str]:
+    for name, part in group["properties"].items():
+        here = f"{path}.{name}" if path else name
+        if "properties" in part:
+            yield f"| `{here}` | {_cell(part['description'])} | a map | |"
+            yield from _rows(part, here)
+        else:
+            cells = (_cell(part["description"]), _cell(_allowed(part)), _default(here))
+            yield f"| `{here}` | {' | '.join(cells)} |"
 
 
 def leaves(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
