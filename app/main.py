@@ -43,6 +43,7 @@ from app.security.audit import Audit
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.configured import authentication_of
+from app.security.rates import Rates
 from app.settings import Settings
 from tidegate.connection import Connect
 
@@ -118,7 +119,8 @@ def create_app(
     )
     authorization = Authorization(methods, audit)
     holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
-    gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
+    rates = Rates(settings)
+    gate = Gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
@@ -136,18 +138,18 @@ def create_app(
         max_retained_messages=settings.max_retained_messages,
         cloudevents_source=settings.cloudevents_source,
     )
-    subscriptions = Subscriptions(hub, authorization, settings)
+    subscriptions = Subscriptions(hub, authorization, settings, rates)
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
         BatchRoute(gate, bodies, once, authorization, settings),
         RequestsRoute(gate, requests, bodies, once, authorization, settings),
         SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
-        WebSocketRoute(gate, hub, subscriptions, holdings, settings),
+        WebSocketRoute(gate, hub, subscriptions, holdings, settings, rates),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
-    app.add_middleware(Guard, authentication=methods, authorization=authorization, audit=audit)
+    app.add_middleware(Guard, authentication=methods, authorization=authorization, rates=rates, audit=audit)
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
     if settings.cors_origins:
@@ -165,6 +167,8 @@ def create_app(
             ],
             expose_headers=[
                 "Last-Event-ID",
+                "RateLimit",
+                "RateLimit-Policy",
                 "Retry-After",
                 idempotency_key.IDEMPOTENCY_REPLAYED,
                 *headers.ANSWER_HEADERS,

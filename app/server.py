@@ -30,8 +30,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
-from app.connections import AbortableProtocol, AbortableWebSocketProtocol
+from app.connections import BoundedProtocol, BridgeConfig
+from app.head_bounds import HeadBounds
 from app.settings import Settings
+from app.websocket_connections import BoundedWebSocketProtocol
 
 logger = logging.getLogger("tidegate")
 
@@ -117,12 +119,13 @@ class BridgeServer(uvicorn.Server):
 
 def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How an application of ``create_app`` is served; logging is left to ``configure_logging``."""
-    return uvicorn.Config(
+    return BridgeConfig(
         app,
+        HeadBounds.of(settings),
         loop="uvloop",
-        http=AbortableProtocol,
-        ws=AbortableWebSocketProtocol,
-        ws_max_size=settings.max_body_bytes,
+        http=BoundedProtocol,
+        ws=BoundedWebSocketProtocol,
+        ws_max_size=settings.websocket_max_message_bytes or settings.max_body_bytes,
         ws_ping_interval=settings.heartbeat_seconds,
         ws_ping_timeout=settings.stream_send_timeout_seconds,
         ws_per_message_deflate=False,

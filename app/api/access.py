@@ -6,23 +6,28 @@ Rules:
 2. Topics and filters are checked where they are known: by ``Gate`` and by ``Subscriptions``, for whom the
    guard leaves the principal in the request's scope.
 3. A refusal is an answer before the body is read; a WebSocket is refused before it is accepted.
+4. How often comes after who. A key or token that is not known yet is looked at only where its address has
+   not failed too often; one that is known gets through.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.output.exceptions import respond
 from app.api.output.handshake import deny
-from app.problems import ProblemError
+from app.problems import ProblemError, ProblemType
 from app.security.audit import Audit, peer
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
-from app.security.principal import Permission, Principal
+from app.security.principal import ANYBODY, Permission, Principal, anybody_at
+from app.security.rates import Rates
 
 PRINCIPAL: Final = "tidegate.principal"
 """Where a request keeps who makes it."""
@@ -94,16 +99,23 @@ class Guard:
         app: what stands behind.
         authentication: finds the principal.
         authorization: decides about scopes.
+        rates: how often a principal may make requests, and an address fail.
         audit: is told of requests whose principal is not found.
     """
 
     def __init__(
-        self, app: ASGIApp, authentication: Authentication, authorization: Authorization, audit: Audit
+        self,
+        app: ASGIApp,
+        authentication: Authentication,
+        authorization: Authorization,
+        rates: Rates,
+        audit: Audit,
     ) -> None:
         self._app = app
         self._audit = audit
         self._authentication = authentication
         self._authorization = authorization
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, with its principal; or answer it (ASGI)."""
@@ -122,6 +134,12 @@ class Guard:
                 principal = self._authentication.recall(scope)
                 if principal is None:
                     principal = await self._authenticate(scope, f"{method} {path}")
+                elif principal is ANYBODY:
+                    principal = anybody_at(_address(scope))
+                if self._rates.has_headers:
+                    send = self._telling(principal, send)
+                    if self._rates.requests is not None:
+                        self._rates.requests.take(principal.bounded_as)
                 if rule.permission is not None:
                     self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
             except ProblemError as problem:
@@ -136,10 +154,48 @@ class Guard:
 
     async def _authenticate(self, scope: Scope, call: str) -> Principal:
         try:
-            return await self._authentication.authenticate(scope)
+            with self._attempt(_address(scope)):
+                return await self._authentication.authenticate(scope)
         except ProblemError as problem:
             self._audit.refused("authenticate", None, call, reason=problem.detail)
             raise
+
+    @contextmanager
+    def _attempt(self, address: str) -> Iterator[None]:
+        """Count an attempt that fails; beforehand, so that many at once are no more than one by one.
+
+        Raises:
+            ProblemError: TOO_MANY_REQUESTS; or what the attempt raises.
+        """
+        attempts = self._rates.attempts
+        if attempts is None:
+            yield
+            return
+        attempts.take(address)
+        has_failed = False
+        try:
+            yield
+        except ProblemError as problem:
+            has_failed = problem.kind is ProblemType.UNAUTHENTICATED
+            raise
+        finally:
+            if not has_failed:
+                attempts.give_back(address)
+
+    def _telling(self, principal: Principal, send: Send) -> Send:
+        """Have the answer tell what the caller is bounded by."""
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._rates.headers(principal.bounded_as)]
+            await send(message)
+
+        return tell
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def principal_of(scope: Scope) -> Principal:

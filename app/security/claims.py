@@ -68,8 +68,8 @@ def principal_of_claims(
         scopes,
         expires_at + leeway_seconds,
         _text(claims, "jti") or None,
-        _time(claims, "iat"),
-        key,
+        issued_at=_time(claims, "iat"),
+        key=key,
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import DirectoryPath, FilePath, SecretStr, ValidationError
+from pydantic import AfterValidator, DirectoryPath, FilePath, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from app.settings import Settings
+from app.settings.limits import check_rate
 from app.settings.sources import PREFIX, variable
 
 _SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url", "jwt_key"})
@@ -31,6 +32,8 @@ def describe_errors(error: ValidationError) -> str:
 
 def allowed(field: FieldInfo) -> str:
     """What a setting may be, in words that end a sentence: ``a whole number from 0 to 65535``."""
+    if any(isinstance(each, AfterValidator) and each.func is check_rate for each in field.metadata):
+        return "a rate, as in `100/second` or `1000 per 5 minutes`"
     kind: Any = field.annotation
     if get_origin(kind) in {Union, UnionType}:
         kind = next(each for each in get_args(kind) if each is not NoneType)

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from app.settings.audit import AuditSettings
 from app.settings.broker import BrokerSettings
+from app.settings.limits import LimitSettings
 from app.settings.publishing import PublishingSettings
 from app.settings.security import SecuritySettings
 from app.settings.server import ServerSettings, is_loopback
@@ -35,7 +36,13 @@ from app.settings.streams import StreamSettings
 
 
 class Settings(
-    AuditSettings, ServerSettings, SecuritySettings, StreamSettings, PublishingSettings, BrokerSettings
+    AuditSettings,
+    ServerSettings,
+    LimitSettings,
+    SecuritySettings,
+    StreamSettings,
+    PublishingSettings,
+    BrokerSettings,
 ):
     """The bridge's settings; made once, at the start, and never changed.
 
