@@ -5,7 +5,8 @@ Rules:
 1. Whatever is not in the table needs a principal. What needs none is named.
 2. Topics and filters are checked where they are known: by ``Gate`` and by ``Subscriptions``, for whom the
    guard leaves the principal in the request's scope.
-3. A refusal is an answer before the body is read; a WebSocket is refused before it is accepted.
+3. A ticket is good where it is named, and is out of the query before anybody else reads it.
+4. A refusal is an answer before the body is read; a WebSocket is refused before it is accepted.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.input.ticket import take_ticket
+from app.api.origin import STREAM, Origins
 from app.api.output.exceptions import respond
 from app.api.output.handshake import deny
 from app.problems import ProblemError
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.principal import Permission, Principal
+from app.security.tickets import Purpose
 
 PRINCIPAL: Final = "tidegate.principal"
 """Where a request keeps who makes it."""
@@ -86,6 +90,10 @@ ACCESS: Final = Access(
 )
 
 
+TICKETED: Final = {STREAM: Purpose.SUBSCRIBE, "/v1/ws": Purpose.WEBSOCKET}
+"""Where a GET may bring a ticket, and what it has to be for."""
+
+
 class Guard:
     """Finds out who makes a request, and whether its route is open to them (ASGI middleware).
 
@@ -93,12 +101,16 @@ class Guard:
         app: what stands behind.
         authentication: finds the principal.
         authorization: decides about scopes.
+        origins: decides about web pages and host names.
     """
 
-    def __init__(self, app: ASGIApp, authentication: Authentication, authorization: Authorization) -> None:
+    def __init__(
+        self, app: ASGIApp, authentication: Authentication, authorization: Authorization, origins: Origins
+    ) -> None:
         self._app = app
         self._authentication = authentication
         self._authorization = authorization
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, with its principal; or answer it (ASGI)."""
@@ -109,12 +121,18 @@ class Guard:
         path: str = scope["path"]
         if root and path.startswith(f"{root}/"):
             path = path[len(root) :]
-        rule = ACCESS.rule(scope.get("method", "GET"), path)
+        method: str = scope.get("method", "GET")
+        rule = ACCESS.rule(method, path)
         if not rule.is_public:
             try:
-                principal = self._authentication.recall(scope)
-                if principal is None:
-                    principal = await self._authentication.authenticate(scope)
+                ticket = take_ticket(scope) if path in TICKETED and method == "GET" else None
+                self._origins.require_host(scope)
+                if ticket is not None:
+                    principal = await self._authentication.redeem(ticket, TICKETED[path])
+                else:
+                    recalled = self._authentication.recall(scope)
+                    principal = recalled or await self._authentication.authenticate(scope)
+                self._origins.require_page(scope, principal, path)
                 if rule.permission is not None:
                     self._authorization.require_permission(principal, rule.permission)
             except ProblemError as problem:

@@ -5,7 +5,8 @@ Rules:
 1. Without a way to show who one is, everybody is ``ANYBODY``. With one, whoever shows nothing is refused.
 2. Each way looks at the requests that are meant for it, and at no other: the first that says so decides.
 3. A refusal tells the caller what is wrong with what it sent, and nothing of what would be right.
-4. What was found for a token is kept by the way that found it, and for no longer than it holds.
+4. A request that brings a ticket is judged by the ticket alone.
+5. What was found for a token is kept by the way that found it, and for no longer than it holds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from app.problems import ProblemError, ProblemType
 from app.security.principal import ANYBODY, Principal
+from app.security.tickets import Purpose, Tickets
 
 Scope = MutableMapping[str, Any]
 
@@ -32,6 +34,9 @@ class Method(Protocol):
 
     challenge: str
     """What ``WWW-Authenticate`` says of it (RFC 9110 §11.6.1); empty where a header can't ask for it."""
+
+    is_ambient: bool
+    """Whether browsers may send it by themselves, whoever's page asks, as they do with a cookie."""
 
     def recall(self, scope: Scope) -> Principal | None:
         """The principal of a request whose token was seen before and still holds; never waits."""
@@ -55,10 +60,12 @@ class Authentication:
 
     Args:
         methods: the ways, in the order in which they are asked.
+        tickets: the tickets that principals were given.
     """
 
-    def __init__(self, methods: Sequence[Method] = ()) -> None:
+    def __init__(self, methods: Sequence[Method] = (), *, tickets: Tickets | None = None) -> None:
         self._methods = tuple(methods)
+        self._tickets = tickets
         challenges = dict.fromkeys(each.challenge for each in self._methods if each.challenge)
         self._challenge = ", ".join(challenges)
 
@@ -66,6 +73,15 @@ class Authentication:
     def is_required(self) -> bool:
         """Whether a request has to show who makes it."""
         return bool(self._methods)
+
+    @property
+    def is_ambient(self) -> bool:
+        """Whether browsers may send what shows who one is by themselves."""
+        return any(each.is_ambient for each in self._methods)
+
+    def with_tickets(self, tickets: Tickets) -> Authentication:
+        """The same ways, and tickets."""
+        return Authentication(self._methods, tickets=tickets)
 
     def recall(self, scope: Scope) -> Principal | None:
         """The principal of a request that needs no more than a look; never waits."""
@@ -106,8 +122,40 @@ class Authentication:
             headers=headers,
         )
 
+    async def redeem(self, ticket: str, purpose: Purpose) -> Principal:
+        """The principal that a ticket makes; the ticket is used up, whatever comes of it.
+
+        Args:
+            ticket: the ticket.
+            purpose: what it is used for.
+
+        Raises:
+            ProblemError: UNAUTHENTICATED where it is not good, or not for this; TICKETS_UNAVAILABLE.
+        """
+        found = None if self._tickets is None else await self._tickets.redeem(ticket)
+        if found is None:
+            refusal = "the ticket is unknown: it was used before, or its time is over"
+        elif found.purpose is not purpose:
+            refusal = f"the ticket is for {found.purpose.words}, and this is {purpose.words}"
+        else:
+            ended = self.why_ended(found.principal)
+            if ended is None:
+                return found.principal
+            refusal = f"what the ticket was asked for with is good no more: it is {ended.value}"
+        raise ProblemError(
+            ProblemType.UNAUTHENTICATED,
+            refusal,
+            field="ticket",
+            hint="a ticket is good once; ask for one by POST /v1/tickets each time you connect",
+            headers={"WWW-Authenticate": self._challenge or "Bearer"},
+        )
+
     def why_ended(self, principal: Principal) -> Ended | None:
-        """Why a principal that was good is good no more; None where it still is. Never waits."""
+        """Why a principal that was good is good no more; None where it still is. Never waits.
+
+        The principal of a ticket is good for as long as the one that asked for it.
+        """
+        principal = principal.asked_by or principal
         if principal.has_expired():
             return Ended.EXPIRED
         for method in self._methods:
@@ -120,3 +168,5 @@ class Authentication:
         """Release what the ways hold."""
         for method in self._methods:
             await method.close()
+        if self._tickets is not None:
+            await self._tickets.close()

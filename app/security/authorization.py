@@ -8,7 +8,10 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from app.problems import ProblemError, ProblemType
+from app.security.grants import Grant, Grants
 from app.security.principal import Permission, Principal
 from tidegate.message import Message
 
@@ -47,6 +50,29 @@ class Authorization:
         if reason is not None:
             raise _refusal("subscribe to", topic_filter, reason, field=field)
 
+    def narrow(
+        self, principal: Principal, publish: Sequence[str] | None, subscribe: Sequence[str] | None
+    ) -> Grants:
+        """Part of what a principal is granted.
+
+        Args:
+            principal: whose grants.
+            publish: filters to publish to, valid and not shared; None for all that is granted.
+            subscribe: filters to follow, valid; None for all that is granted.
+
+        Raises:
+            ProblemError: NOT_GRANTED, with a JSON pointer to the filter; RESERVED_TOPIC as above.
+        """
+        grants = principal.grants
+        if publish is None and subscribe is None:
+            return grants
+        return Grants(
+            grants.publish if publish is None else _all_within(grants.publish_within, publish, "publish"),
+            grants.subscribe
+            if subscribe is None
+            else _all_within(grants.subscribe_within, subscribe, "subscribe"),
+        )
+
     def require_permission(self, principal: Principal, permission: Permission) -> None:
         """Let a call that needs a scope be made, or refuse it.
 
@@ -59,6 +85,18 @@ class Authorization:
                 f"the call needs the scope {permission.value}, which is not granted",
                 hint=f"use an API key or a token with the scope {permission.value}",
             )
+
+
+def _all_within(
+    within: Callable[[str], tuple[Grant, ...]], filters: Sequence[str], member: str
+) -> list[Grant]:
+    found: list[Grant] = []
+    for index, each in enumerate(filters):
+        part = within(each)
+        if not part:
+            raise _refusal(f"{member} to", each, "no grant covers it", field=f"/{member}/{index}")
+        found += part
+    return found
 
 
 def _refusal(action: str, topic: str, reason: str, *, field: str) -> ProblemError:

@@ -40,6 +40,7 @@ class Principal:
         scopes: what else it may do; names that the bridge does not know mean nothing.
         expires_at: when it ends, in seconds since 1970; None where it does not by itself.
         credential_id: which key or token it was: the id of an API key, the ``jti`` of a JWT; never a secret.
+        asked_by: of a ticket, the principal that asked for it.
     """
 
     subject: str
@@ -48,6 +49,7 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     expires_at: float | None = None
     credential_id: str | None = None
+    asked_by: Principal | None = None
 
     @property
     def identity(self) -> str:
@@ -55,7 +57,8 @@ class Principal:
 
         A ticket is no principal of its own: it stands for whoever asked for it.
         """
-        return f"{self.source.value}:{self.subject}"
+        source = self.source if self.asked_by is None else self.asked_by.source
+        return f"{source.value}:{self.subject}"
 
     def has_expired(self) -> bool:
         """Whether its time is over."""
