@@ -15,7 +15,10 @@ MEDIA_TYPES: Final = {
     "console.css": "text/css",
     **dict.fromkeys(
         (
+            "access.js",
+            "account.js",
             "details.js",
+            "events.js",
             "feed.js",
             "format.js",
             "main.js",
