@@ -44,6 +44,7 @@ _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("Stopping", "drain_seconds"),
     ("Access", "cors_origins"),
     ("Logs and secrets", "log_level"),
+    ("The audit log", "audit_publish_sample"),
 )
 """Each section and the field that it begins with, in the order of the class."""
 

@@ -24,6 +24,7 @@ from app.api.output.once import Once
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
 from app.api.requests import RequestsRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
 from app.api.tickets import TicketsRoute
@@ -37,6 +38,7 @@ from app.publishing.idempotency import Idempotency
 from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
+from app.security.audit import Audit
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.tickets import MemoryTicketStore, Tickets, TicketStore
@@ -59,7 +61,6 @@ def create_app(
         ConfigurationError: a file that the settings name cannot be used.
     """
     tickets = Tickets(_ticket_store(settings))
-    authentication = (authentication or Authentication()).with_tickets(tickets)
     link = BrokerLink(settings, settings.connect_options(), connect=connect)
     journal = Journal(
         max_messages=settings.journal_max_messages,
@@ -81,6 +82,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await link.start()
+        holdings.start()
         try:
             yield
         finally:
@@ -88,7 +90,9 @@ def create_app(
             await hub.close()
             await link.close()
             await idempotency.close()
-            await authentication.close()
+            await holdings.close()
+            await methods.close()
+            audit.close()
 
     def describe() -> dict[str, Any]:
         return openapi.document(app)
@@ -106,7 +110,13 @@ def create_app(
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
-    authorization = Authorization()
+    methods = (authentication or Authentication()).with_tickets(tickets)
+    audit = Audit(
+        publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
+        max_refusals=settings.audit_max_refusals_per_second,
+    )
+    authorization = Authorization(methods, audit)
+    holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
     gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
     app.state.gate = gate
     once = Once(idempotency)
@@ -130,23 +140,24 @@ def create_app(
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
-        BatchRoute(gate, bodies, once, settings),
+        BatchRoute(gate, bodies, once, authorization, settings),
         RequestsRoute(gate, requests, bodies, once, authorization, settings),
-        SubscribeRoute(hub, subscriptions, bodies, settings),
+        SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
         TicketsRoute(tickets, bodies, authorization, settings),
-        WebSocketRoute(gate, hub, subscriptions, settings),
+        WebSocketRoute(gate, hub, subscriptions, holdings, settings),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
     app.add_middleware(
         Guard,
-        authentication=authentication,
+        authentication=methods,
         authorization=authorization,
-        origins=_origins(settings, authentication),
+        origins=_origins(settings, methods),
+        audit=audit,
     )
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
-    add_cors(app, settings.cors_origins, allow_credentials=authentication.is_ambient)
+    add_cors(app, settings.cors_origins, allow_credentials=methods.is_ambient)
     return app
 
 

@@ -22,6 +22,7 @@ from app.api.origin import STREAM, Origins
 from app.api.output.exceptions import respond
 from app.api.output.handshake import deny
 from app.problems import ProblemError
+from app.security.audit import Audit, peer
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.principal import Permission, Principal
@@ -102,12 +103,19 @@ class Guard:
         authentication: finds the principal.
         authorization: decides about scopes.
         origins: decides about web pages and host names.
+        audit: is told of requests that are refused here.
     """
 
     def __init__(
-        self, app: ASGIApp, authentication: Authentication, authorization: Authorization, origins: Origins
+        self,
+        app: ASGIApp,
+        authentication: Authentication,
+        authorization: Authorization,
+        origins: Origins,
+        audit: Audit,
     ) -> None:
         self._app = app
+        self._audit = audit
         self._authentication = authentication
         self._authorization = authorization
         self._origins = origins
@@ -125,16 +133,10 @@ class Guard:
         rule = ACCESS.rule(method, path)
         if not rule.is_public:
             try:
-                ticket = take_ticket(scope) if path in TICKETED and method == "GET" else None
-                self._origins.require_host(scope)
-                if ticket is not None:
-                    principal = await self._authentication.redeem(ticket, TICKETED[path])
-                else:
-                    recalled = self._authentication.recall(scope)
-                    principal = recalled or await self._authentication.authenticate(scope)
-                self._origins.require_page(scope, principal, path)
+                peer.set(scope.get("client"))
+                principal = await self._admit(scope, method, path)
                 if rule.permission is not None:
-                    self._authorization.require_permission(principal, rule.permission)
+                    self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
             except ProblemError as problem:
                 if scope["type"] == "websocket":
                     await receive()
@@ -144,6 +146,25 @@ class Guard:
                 return
             scope[PRINCIPAL] = principal
         await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, method: str, path: str) -> Principal:
+        """Who makes the request, by a name of the bridge and from a page that may."""
+        principal = None
+        action = "authenticate"
+        try:
+            ticket = take_ticket(scope) if path in TICKETED and method == "GET" else None
+            self._origins.require_host(scope)
+            if ticket is not None:
+                principal = await self._authentication.redeem(ticket, TICKETED[path])
+            else:
+                recalled = self._authentication.recall(scope)
+                principal = recalled or await self._authentication.authenticate(scope)
+            action = "origin"
+            self._origins.require_page(scope, principal, path)
+        except ProblemError as problem:
+            self._audit.refused(action, principal, f"{method} {path}", reason=problem.detail)
+            raise
+        return principal
 
 
 def principal_of(scope: Scope) -> Principal:

@@ -46,6 +46,7 @@ from app.publishing.batch import Batch
 from app.publishing.gate import Gate
 from app.publishing.idempotency import fingerprint_of_body
 from app.publishing.outcomes import Outcomes
+from app.security.authorization import Authorization
 from app.security.principal import Principal
 from app.settings import Settings
 from tidegate.message import NO_PROPERTIES, Message
@@ -69,6 +70,7 @@ class BatchRoute(RawRoute):
         gate: the way to the broker.
         bodies: how bodies are read.
         once: how an Idempotency-Key is honoured.
+        authorization: knows whether the caller may go on.
         settings: the bounds on messages and on slow readers.
     """
 
@@ -76,11 +78,14 @@ class BatchRoute(RawRoute):
     path_format = PATH
     methods = ("POST",)
 
-    def __init__(self, gate: Gate, bodies: BodyReader, once: Once, settings: Settings) -> None:
+    def __init__(
+        self, gate: Gate, bodies: BodyReader, once: Once, authorization: Authorization, settings: Settings
+    ) -> None:
         super().__init__()
         self._gate = gate
         self._bodies = bodies
         self._once = once
+        self._authorization = authorization
         self._publish_timeout_seconds = settings.publish_timeout_seconds
         self._max_waiting = settings.max_waiting
         self._send_timeout_seconds = settings.stream_send_timeout_seconds
@@ -92,7 +97,7 @@ class BatchRoute(RawRoute):
         refuse_mqtt_headers(headers, "write it into the member 'properties' of each message")
         form = preferred(scope["headers"], (JSON, NDJSON))
         if headers.content_type is not None and _is_ndjson(headers.content_type):
-            parts = self._lines(receive)
+            parts = self._lines(principal_of(scope), receive)
         else:
             require_json(
                 headers.content_type, f"send Content-Type: {JSON} for an array, or {NDJSON} for lines"
@@ -190,9 +195,10 @@ class BatchRoute(RawRoute):
             max_waiting=self._max_waiting,
         )
 
-    async def _lines(self, receive: Receive) -> AsyncIterator[Items]:
+    async def _lines(self, principal: Principal, receive: Receive) -> AsyncIterator[Items]:
         lines = Lines(self._bodies.max_bytes)
         async for part in self._bodies.stream(receive):
+            self._authorization.require_current(principal)
             yield lines.feed(part)
         yield lines.end()
 

@@ -153,7 +153,9 @@ class RequestsRoute(RawRoute):
                 field=named_by,
             )
         if response_topic is not None:
-            self._authorization.require_subscribe(principal, response_topic, QOS, field=named_by)
+            self._authorization.require_subscribe(
+                principal, response_topic, QOS, field=named_by, action="reply"
+            )
         payload = await self._bodies.read(receive, headers.content_length)
         if is_event:
             require_structured(payload)

@@ -30,6 +30,7 @@ from app.api.stream.forms import (
     RawEventStreamForm,
     RawLinesForm,
 )
+from app.api.stream.holdings import Holdings
 from app.api.stream.outlet import Outlet, Pace
 from app.api.stream.subscriptions import Subscriptions
 from app.api.stream.wheel import Wheel
@@ -50,6 +51,7 @@ class SubscribeRoute(RawRoute):
     Args:
         hub: whom to join.
         subscriptions: makes listeners within the bounds of the settings.
+        holdings: knows who holds which stream.
         bodies: how bodies are read.
         settings: the times of streams.
     """
@@ -58,10 +60,16 @@ class SubscribeRoute(RawRoute):
     methods = ("GET", "POST")
 
     def __init__(
-        self, hub: Hub, subscriptions: Subscriptions, bodies: BodyReader, settings: Settings
+        self,
+        hub: Hub,
+        subscriptions: Subscriptions,
+        holdings: Holdings,
+        bodies: BodyReader,
+        settings: Settings,
     ) -> None:
         super().__init__()
         self._hub = hub
+        self._holdings = holdings
         self._subscriptions = subscriptions
         self._bodies = bodies
         self._usual_pace = Pace(
@@ -95,9 +103,12 @@ class SubscribeRoute(RawRoute):
         form = self._forms[_form(scope, request)]
         # The header first: a browser that connects again repeats the URL of the first time.
         last_event_id = _last_event_id(scope) or request.last_event_id
-        listener, position = await self._subscriptions.open(
-            principal_of(scope), request, last_event_id, field=field
-        )
+        principal = principal_of(scope)
+        with self._holdings.room(principal):
+            listener, position = await self._subscriptions.open(
+                principal, request, last_event_id, field=field
+            )
+            self._holdings.hold(principal, listener)
         outlet = Outlet(self._hub, listener, form, self._pace(request), self._wheel)
         headers = [
             (b"content-type", form.media_type.encode("ascii")),

@@ -232,7 +232,9 @@ class TopicsRoute(RawRoute):
                 field="topic",
                 hint="ask for the filter behind $share/{name}/",
             )
-        self._authorization.require_subscribe(principal_of(scope), topic_filter, 0, field="topic")
+        self._authorization.require_subscribe(
+            principal_of(scope), topic_filter, 0, field="topic", action="read"
+        )
         is_list = "+" in topic_filter or "#" in topic_filter
         form = preferred(scope["headers"], LIST_FORMS) if is_list else ""
         try:

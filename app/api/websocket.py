@@ -12,6 +12,7 @@ from app.api.input.path import after_prefix
 from app.api.input.query import NoQuery, parse_query
 from app.api.output.handshake import deny
 from app.api.raw_route import RawRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.socket import Socket
 from app.api.stream.subscriptions import Subscriptions
 from app.hub.hub import Hub
@@ -31,11 +32,20 @@ class WebSocketRoute(BaseRoute):
         gate: the way to the broker.
         hub: the hub.
         subscriptions: makes listeners within the bounds of the settings.
+        holdings: knows who holds which WebSocket.
         settings: the bounds.
     """
 
-    def __init__(self, gate: Gate, hub: Hub, subscriptions: Subscriptions, settings: Settings) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        hub: Hub,
+        subscriptions: Subscriptions,
+        holdings: Holdings,
+        settings: Settings,
+    ) -> None:
         self._gate = gate
+        self._holdings = holdings
         self._hub = hub
         self._subscriptions = subscriptions
         self._settings = settings
@@ -56,11 +66,13 @@ class WebSocketRoute(BaseRoute):
         try:
             parse_query(scope["query_string"], NoQuery)
             subprotocol = _choose(scope["subprotocols"])
-            listener = await self._join()
+            principal = principal_of(scope)
+            with self._holdings.room(principal):
+                listener = await self._join()
+                self._holdings.hold(principal, listener)
         except ProblemError as problem:
             await deny(receive, send, problem)
             return
-        principal = principal_of(scope)
         socket = Socket(principal, listener, self._gate, self._hub, self._subscriptions, self._settings)
         await socket.run(scope, receive, send, subprotocol)
 

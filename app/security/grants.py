@@ -107,6 +107,14 @@ class Grants:
             self._allowed.add(asked)
         return reason
 
+    def allows_publish(self, topic: str, qos: int, *, retain: bool) -> str:
+        """The filter of the grant by which a publish is allowed; empty where there is none."""
+        return _rule(self._publish, tuple(topic.split("/")), qos, retain=retain)
+
+    def allows_subscribe(self, topic_filter: str, qos: int) -> str:
+        """The filter of the grant by which a subscription is allowed; empty where there is none."""
+        return _rule(self._subscribe, levels_of(topic_filter), qos, retain=False)
+
     def why_not_subscribe(self, topic_filter: str, qos: int) -> str | None:
         """None where it is allowed, else what is missing, as the end of a sentence.
 
@@ -177,6 +185,14 @@ def _within(grants: tuple[_Ready, ...], topic_filter: str) -> tuple[Grant, ...]:
     asked = levels_of(topic_filter)
     covering = (each.grant for each in grants if covers_levels(each.levels, asked))
     return tuple(replace(each, topic_filter=topic_filter) for each in covering)
+
+
+def _rule(grants: tuple[_Ready, ...], levels: tuple[str, ...], qos: int, *, retain: bool) -> str:
+    for each in grants:
+        grant = each.grant
+        if qos <= grant.max_qos and (grant.may_retain or not retain) and covers_levels(each.levels, levels):
+            return grant.topic_filter
+    return ""
 
 
 def _why_not(grants: tuple[_Ready, ...], levels: tuple[str, ...], qos: int, *, retain: bool) -> str | None:

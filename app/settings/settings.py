@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.settings.audit import AuditSettings
 from app.settings.broker import BrokerSettings
 from app.settings.publishing import PublishingSettings
 from app.settings.server import ServerSettings
@@ -30,7 +31,7 @@ from app.settings.sources import PREFIX, UnknownNames, unknown_names
 from app.settings.streams import StreamSettings
 
 
-class Settings(ServerSettings, StreamSettings, PublishingSettings, BrokerSettings):
+class Settings(AuditSettings, ServerSettings, StreamSettings, PublishingSettings, BrokerSettings):
     """The bridge's settings; made once, at the start, and never changed.
 
     Raises:

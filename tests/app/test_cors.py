@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.support.bridge import Bridge, running_bridge
+from tests.support.fixed_tokens import bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
-from tests.support.tokens import bearer, principal, tokens_of
 
 PAGE: Final = "https://panel.example"
 

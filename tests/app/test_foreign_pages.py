@@ -11,10 +11,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.browser import running_browser
+from tests.support.fixed_tokens import COOKIE, bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
 from tests.support.pages import serving
 from tests.support.sse import following
-from tests.support.tokens import COOKIE, bearer, principal, tokens_of
 
 MILLISECONDS: Final = 20_000
 REBOUND: Final = "evil.example"

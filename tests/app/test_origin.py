@@ -9,8 +9,8 @@ import pytest
 
 from app.settings import Settings
 from tests.support.bridge import Bridge, RawAnswer, running_bridge
+from tests.support.fixed_tokens import COOKIE, bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
-from tests.support.tokens import COOKIE, bearer, principal, tokens_of
 from tests.support.websocket import SocketClient
 
 PAGE: Final = "https://panel.example"
@@ -129,6 +129,17 @@ def test_a_cookie_is_not_enough_for_pages_of_others(mosquitto: Mosquitto) -> Non
             bridge.port, origin=EVIL["Origin"], headers=bearer("panel"), is_open=False
         ) as client:
             assert 403 == client.status
+
+
+def test_what_is_refused_is_in_the_audit_log(bridge: Bridge, caplog: pytest.LogCaptureFixture) -> None:
+    """With the page, or the name."""
+    caplog.set_level("WARNING", "tidegate.audit")
+    assert (403, "Origin") == asked(bridge, "POST", "/v1/topics/origin/a", b"1", EVIL)
+    assert 421 == by_name(bridge, "evil.example").status
+    shown = [each.getMessage() for each in caplog.records if each.name == "tidegate.audit"]
+    assert 2 == len(shown)
+    assert "origin refused: POST /v1/topics/origin/a: web pages of http://evil.example" in shown[0]
+    assert "evil.example" in shown[1]
 
 
 # Names: DNS rebinding makes an attacker's page one of the bridge's own origin.

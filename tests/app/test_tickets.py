@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -18,9 +19,9 @@ from app.security.grants import Grant, Grants
 from app.security.principal import ANYBODY
 from app.security.tickets import LIFETIME_SECONDS, MemoryTicketStore, Purpose, Tickets
 from tests.support.bridge import Bridge, running_bridge
+from tests.support.fixed_tokens import FixedTokens, bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
 from tests.support.sse import Stream, following
-from tests.support.tokens import FixedTokens, bearer, principal, tokens_of
 from tests.support.valkey import Valkey
 from tests.support.websocket import SocketClient
 
@@ -330,10 +331,26 @@ def test_what_revokes_the_principal_revokes_its_tickets(mosquitto: Mosquitto) ->
     authentication, method = tokens_of(principal("panel", subscribe=["#"]))
     with running_bridge(mosquitto.url, authentication=authentication) as bridge:
         given = stream_ticket(bridge, "a")
-        method.revoked.add("panel-key")
+        method.revoke("panel")
         status, kind, detail = refusal(bridge, f"topic=a&ticket={given}")
         assert (401, UNAUTHENTICATED) == (status, kind)
         assert detail.endswith("revoked")
+
+
+def test_what_ends_the_principal_ends_what_its_ticket_opened(mosquitto: Mosquitto) -> None:
+    """The stream and the WebSocket say why, as they do for the token itself."""
+    authentication, method = tokens_of(principal("panel", subscribe=["#"]))
+    with running_bridge(mosquitto.url, authentication=authentication) as bridge:
+        given = ticket(bridge, {"for": "websocket"})
+        with (
+            following(bridge, "a", ticket=stream_ticket(bridge, "a")) as stream,
+            SocketClient(bridge.port, path=f"/v1/ws?ticket={given}") as client,
+        ):
+            method.revoke("panel")
+            assert {"reason": "token_revoked", "may_reconnect": False} == stream.wait_for("close")
+            stream.wait_for_end()
+            client.read_to_end()
+            assert "token_revoked" == client.frames[-1]["reason"]
 
 
 # Without a bridge.
@@ -398,8 +415,8 @@ async def test_what_is_kept_is_of_no_use() -> None:
 
 async def test_a_ticket_stands_for_who_asked() -> None:
     """Its principal has the same name and identity and ends when that one ends, with no scope."""
-    method = FixedTokens({})
-    asked_by = principal("panel", subscribe=["a/#"], scopes=["status:read"], lives_seconds=60)
+    asked_by = principal("panel", subscribe=["a/#"], scopes=["status:read"], expires_at=time.time() + 60)
+    method = FixedTokens(panel=asked_by)
     tickets = Tickets(MemoryTicketStore())
     authentication = Authentication([method], tickets=tickets)
     grants = Grants((), [Grant("a/b", 1)])
@@ -411,14 +428,14 @@ async def test_a_ticket_stands_for_who_asked() -> None:
     assert frozenset() == found.scopes
     assert ((), (Grant("a/b", 1),)) == (found.grants.publish, found.grants.subscribe)
     assert authentication.why_ended(found) is None
-    method.revoked.add("panel-key")
+    method.revoke("panel")
     assert "REVOKED" == getattr(authentication.why_ended(found), "name", None)
 
 
 async def test_a_ticket_ends_with_the_token_of_who_asked() -> None:
     """However much of its own half minute is left."""
     tickets = Tickets(MemoryTicketStore())
-    over = principal("panel", subscribe=["#"], lives_seconds=-1)
+    over = principal("panel", subscribe=["#"], expires_at=time.time() - 1)
     given = await tickets.issue(over, Purpose.WEBSOCKET, over.grants)
     with pytest.raises(ProblemError, match="expired"):
-        await Authentication([FixedTokens({})], tickets=tickets).redeem(given, Purpose.WEBSOCKET)
+        await Authentication([FixedTokens()], tickets=tickets).redeem(given, Purpose.WEBSOCKET)

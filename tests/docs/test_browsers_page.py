@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, Page
 
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.browser import running_browser
+from tests.support.fixed_tokens import FixedTokens, bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
 from tests.support.pages import serving
-from tests.support.tokens import FixedTokens, bearer, principal, tokens_of
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "browsers.md"
 MILLISECONDS: Final = 20_000
@@ -169,7 +169,7 @@ def test_fetch_with_a_header(page: Page, bridge: Bridge) -> None:
         }""",
         [f"{bridge.url}/"],
     )
-    assert "the token is not good" == refused
+    assert "the token is not known" == refused
 
 
 def test_websocket_with_a_ticket(page: Page, bridge: Bridge) -> None:

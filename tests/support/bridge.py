@@ -143,7 +143,7 @@ def running_bridge(
     Args:
         broker_url: its broker.
         connect: what opens connections to the broker; the default client where it is left out.
-        authentication: the ways to show who one is; those of the settings where it is left out.
+        authentication: how principals are found; that of the settings where it is left out.
         prepare: done to the application before it serves, such as adding a route.
         wait_until_ready: wait until the broker answers; without it the bridge just serves.
         port: where to listen on 127.0.0.1; any free port where it is left out.

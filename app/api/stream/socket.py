@@ -53,6 +53,9 @@ PIECE_BYTES: Final = 65_536
 GOING_AWAY: Final = 1001
 """The status of a close that the bridge begins (RFC 6455 §7.4.1)."""
 
+NOT_AUTHENTICATED: Final = 4401
+"""The status of a close because the principal is good no more; of the range for private use (§7.4.2)."""
+
 
 class Opening(NamedTuple):
     """A subscription that the broker has not granted yet."""
@@ -315,7 +318,9 @@ class Socket:
         if self.sending.is_blocked:
             return
         self._is_closing = True
-        self.sending.send({"type": "websocket.close", "code": GOING_AWAY, "reason": reason.reason})
+        ended = (CloseReason.TOKEN_EXPIRED, CloseReason.TOKEN_REVOKED)
+        code = NOT_AUTHENTICATED if reason in ended else GOING_AWAY
+        self.sending.send({"type": "websocket.close", "code": code, "reason": reason.reason})
 
     def _forget(self, frame_id: Id) -> None:
         """A subscription ended by itself."""
