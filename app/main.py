@@ -41,6 +41,8 @@ from app.publishing.schemas import Schemas
 from app.security.audit import Audit
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
+from app.security.configured import authentication_of
+from app.security.rates import Rates
 from app.security.tickets import MemoryTicketStore, Tickets, TicketStore
 from app.settings import Settings
 from app.settings.server import is_loopback
@@ -58,9 +60,11 @@ def create_app(
         authentication: the ways to show who one is, for a test; those of the settings where it is left out.
 
     Raises:
-        ConfigurationError: a file that the settings name cannot be used.
+        ConfigurationError: a file or a key that the settings name cannot be used.
     """
     tickets = Tickets(_ticket_store(settings))
+    given = authentication_of(settings) if authentication is None else authentication
+    methods = given.with_tickets(tickets)
     link = BrokerLink(settings, settings.connect_options(), connect=connect)
     journal = Journal(
         max_messages=settings.journal_max_messages,
@@ -81,6 +85,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        methods.start()
         await link.start()
         holdings.start()
         try:
@@ -110,18 +115,18 @@ def create_app(
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
-    methods = (authentication or Authentication()).with_tickets(tickets)
     audit = Audit(
         publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
         max_refusals=settings.audit_max_refusals_per_second,
     )
     authorization = Authorization(methods, audit)
     holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
-    gate = Gate(link, authorization, () if schemas is None else (schemas.check,))
+    rates = Rates(settings)
+    gate = Gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
-    app.include_router(status.create_router(link, hub, requests.counts, schemas))
+    app.include_router(status.create_router(link, hub, requests.counts, methods, schemas))
     app.include_router(principal.router)
     app.include_router(docs.router)
     app.include_router(console.router)
@@ -136,7 +141,7 @@ def create_app(
         max_retained_messages=settings.max_retained_messages,
         cloudevents_source=settings.cloudevents_source,
     )
-    subscriptions = Subscriptions(hub, authorization, settings)
+    subscriptions = Subscriptions(hub, authorization, settings, rates)
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
@@ -144,7 +149,7 @@ def create_app(
         RequestsRoute(gate, requests, bodies, once, authorization, settings),
         SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
         TicketsRoute(tickets, bodies, authorization, settings),
-        WebSocketRoute(gate, hub, subscriptions, holdings, settings),
+        WebSocketRoute(gate, hub, subscriptions, holdings, settings, rates),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
@@ -153,11 +158,12 @@ def create_app(
         authentication=methods,
         authorization=authorization,
         origins=_origins(settings, methods),
+        rates=rates,
         audit=audit,
     )
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
-    add_cors(app, settings.cors_origins, allow_credentials=methods.is_ambient)
+    add_cors(app, settings.cors_origins, allow_credentials=bool(settings.jwt_cookie))
     return app
 
 

@@ -74,6 +74,21 @@ _SECURITY_SCHEMES: Final = {
 }
 
 
+_RATE_HEADERS: Final = {
+    "RateLimit-Policy": {
+        "description": "What the caller is bounded by, where that is configured: `q` in `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"publishes";q=100;w=1',
+    },
+    "RateLimit": {
+        "description": "What is left of it: `r`, and more in `t` seconds.",
+        "schema": {"type": "string"},
+        "example": '"publishes";r=99;t=1',
+    },
+}
+"""draft-ietf-httpapi-ratelimit-headers."""
+
+
 def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
     """Write down what the access rules ask of a call's caller."""
     rule = ACCESS.rule(method.upper(), path)
@@ -87,6 +102,11 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
         _add_problem(answers, ProblemType.FORBIDDEN)
     if path in TICKETED and method == "get":
         operation["security"].append({"ticket": []})
+    _add_problem(answers, ProblemType.AUTHENTICATION_UNAVAILABLE)
+    _add_problem(answers, ProblemType.TOO_MANY_REQUESTS)
+    for status, answer in answers.items():
+        if str(status).startswith("2"):
+            answer["headers"] = {**answer.get("headers", {}), **_RATE_HEADERS}
     if rule.permission is not None:
         _add_problem(answers, ProblemType.FORBIDDEN)
         needed = f"Needs the scope `{rule.permission.value}` where authentication is configured."

@@ -111,6 +111,12 @@ class ProblemType(Enum):
         "Body too slow",
         "The request's body did not arrive in time; nothing was sent but lines of a batch that came before.",
     )
+    HEADER_TIMEOUT = (
+        "header-timeout",
+        408,
+        "Head too slow",
+        "The head of the request did not arrive in time; nothing was done.",
+    )
     CONFLICT = ("conflict", 409, "Conflict", "The state of the thing does not allow it now.")
     BODY_TOO_LARGE = (
         "body-too-large",
@@ -123,6 +129,12 @@ class ProblemType(Enum):
         413,
         "Too large for the broker",
         "The broker takes no packet of this size.",
+    )
+    TARGET_TOO_LONG = (
+        "target-too-long",
+        414,
+        "Path and query too long",
+        "Path and query are longer than TIDEGATE_MAX_TARGET_BYTES; a WebSocket's handshake has 8,192 bytes.",
     )
     UNSUPPORTED_MEDIA_TYPE = (
         "unsupported-media-type",
@@ -184,12 +196,24 @@ class ProblemType(Enum):
         "Quota of the broker exceeded",
         "The broker answered that a quota, or the rate of messages, is exceeded.",
     )
+    HEADERS_TOO_LARGE = (
+        "headers-too-large",
+        431,
+        "Header fields too large",
+        "They are larger than TIDEGATE_MAX_HEADER_BYTES, or than those of a WebSocket's handshake may be.",
+    )
     INTERNAL_ERROR = ("internal-error", 500, "Internal error", "A fault of the bridge; its log has the rest.")
     REFUSED_BY_BROKER = (
         "refused-by-broker",
         502,
         "Refused by the broker",
         "The broker answered with a reason code that says no; reason_code and reason tell which.",
+    )
+    AUTHENTICATION_UNAVAILABLE = (
+        "authentication-unavailable",
+        503,
+        "Authentication not available",
+        "The keys that tokens are verified with cannot be had from their issuer; nothing was done.",
     )
     BROKER_UNAVAILABLE = (
         "broker-unavailable",
@@ -216,6 +240,12 @@ class ProblemType(Enum):
         "The store of the tickets does not answer; ask for a ticket again in a moment.",
     )
     NOT_READY = ("not-ready", 503, "Not ready", "No round trip to the broker was seen lately.")
+    TOO_MANY_CONNECTIONS = (
+        "too-many-connections",
+        503,
+        "Too many connections",
+        "As many connections are open as TIDEGATE_MAX_CONNECTIONS allows.",
+    )
     TOO_MANY_STREAMS = (
         "too-many-streams",
         503,

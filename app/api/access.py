@@ -7,25 +7,30 @@ Rules:
    guard leaves the principal in the request's scope.
 3. A ticket is good where it is named, and is out of the query before anybody else reads it.
 4. A refusal is an answer before the body is read; a WebSocket is refused before it is accepted.
+5. How often comes after who. A key or token that is not known yet is looked at only where its address has
+   not failed too often; one that is known gets through.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.input.ticket import take_ticket
 from app.api.origin import STREAM, Origins
 from app.api.output.exceptions import respond
 from app.api.output.handshake import deny
-from app.problems import ProblemError
+from app.problems import ProblemError, ProblemType
 from app.security.audit import Audit, peer
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
-from app.security.principal import Permission, Principal
+from app.security.principal import ANYBODY, Permission, Principal, anybody_at
+from app.security.rates import Rates
 from app.security.tickets import Purpose
 
 PRINCIPAL: Final = "tidegate.principal"
@@ -103,6 +108,7 @@ class Guard:
         authentication: finds the principal.
         authorization: decides about scopes.
         origins: decides about web pages and host names.
+        rates: how often a principal may make requests, and an address fail.
         audit: is told of requests that are refused here.
     """
 
@@ -112,6 +118,7 @@ class Guard:
         authentication: Authentication,
         authorization: Authorization,
         origins: Origins,
+        rates: Rates,
         audit: Audit,
     ) -> None:
         self._app = app
@@ -119,6 +126,7 @@ class Guard:
         self._authentication = authentication
         self._authorization = authorization
         self._origins = origins
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, with its principal; or answer it (ASGI)."""
@@ -135,6 +143,10 @@ class Guard:
             try:
                 peer.set(scope.get("client"))
                 principal = await self._admit(scope, method, path)
+                if self._rates.has_headers:
+                    send = self._telling(principal, send)
+                    if self._rates.requests is not None:
+                        self._rates.requests.take(principal.bounded_as)
                 if rule.permission is not None:
                     self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
             except ProblemError as problem:
@@ -154,17 +166,59 @@ class Guard:
         try:
             ticket = take_ticket(scope) if path in TICKETED and method == "GET" else None
             self._origins.require_host(scope)
-            if ticket is not None:
-                principal = await self._authentication.redeem(ticket, TICKETED[path])
-            else:
-                recalled = self._authentication.recall(scope)
-                principal = recalled or await self._authentication.authenticate(scope)
+            found = self._authentication.recall(scope) if ticket is None else None
+            if found is None:
+                with self._attempt(_address(scope)):
+                    if ticket is None:
+                        found = await self._authentication.authenticate(scope)
+                    else:
+                        found = await self._authentication.redeem(ticket, TICKETED[path])
+            elif found is ANYBODY:
+                found = anybody_at(_address(scope))
+            principal = found
             action = "origin"
             self._origins.require_page(scope, principal, path)
         except ProblemError as problem:
             self._audit.refused(action, principal, f"{method} {path}", reason=problem.detail)
             raise
         return principal
+
+    @contextmanager
+    def _attempt(self, address: str) -> Iterator[None]:
+        """Count an attempt that fails; beforehand, so that many at once are no more than one by one.
+
+        Raises:
+            ProblemError: TOO_MANY_REQUESTS; or what the attempt raises.
+        """
+        attempts = self._rates.attempts
+        if attempts is None:
+            yield
+            return
+        attempts.take(address)
+        has_failed = False
+        try:
+            yield
+        except ProblemError as problem:
+            has_failed = problem.kind is ProblemType.UNAUTHENTICATED
+            raise
+        finally:
+            if not has_failed:
+                attempts.give_back(address)
+
+    def _telling(self, principal: Principal, send: Send) -> Send:
+        """Have the answer tell what the caller is bounded by."""
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._rates.headers(principal.bounded_as)]
+            await send(message)
+
+        return tell
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def principal_of(scope: Scope) -> Principal:

@@ -24,14 +24,12 @@ from typing import Final
 from starlette.types import Scope
 
 from app.problems import ProblemError, ProblemType
+from app.security.authentication import AMBIENT
 from app.security.principal import Principal, Source
 
-AMBIENT: Final = "tidegate.ambient"
-"""Where a request keeps that what shows who makes it was sent by the browser itself."""
 STREAM: Final = "/v1/subscribe"
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_AMBIENT_SOURCES: Final = frozenset({Source.NONE, Source.CLIENT_CERTIFICATE})
 _OWN_SITES: Final = frozenset({b"same-origin", b"none"})
 _parts: Final = re.compile(r"(\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d*)?").fullmatch
 _REMEMBERED: Final = 64
@@ -86,7 +84,7 @@ class Origins:
         if scope["type"] != "websocket":  # a browser lets any page open one to anywhere (RFC 6455 §10.2)
             if scope["method"] in _READING and path != STREAM:
                 return
-            if principal.source not in _AMBIENT_SOURCES and AMBIENT not in scope:
+            if principal.source is not Source.NONE and AMBIENT not in scope:
                 return
         origin = site = host = b""
         for name, value in scope["headers"]:

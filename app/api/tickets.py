@@ -119,14 +119,14 @@ class TicketsRoute(RawRoute):
         query: list[tuple[str, str]] = []
         if request.purpose == "subscribe":
             purpose, place = Purpose.SUBSCRIBE, "subscribe"
-            grants = self._stream_grants(principal, request)
+            grants: Grants | None = self._stream_grants(principal, request)
             query = [("topic", each) for each in request.topics or ()]
             if request.qos is not None:
                 query.append(("qos", str(request.qos)))
         else:
             purpose, place = Purpose.WEBSOCKET, "ws"
             grants = self._socket_grants(principal, request)
-        ticket = await self._tickets.issue(principal, purpose, grants)
+        ticket = await self._tickets.issue(scope, purpose, grants)
         expires_at = time.time() + LIFETIME_SECONDS
         if principal.expires_at is not None:
             expires_at = min(expires_at, principal.expires_at)
@@ -185,5 +185,5 @@ class TicketsRoute(RawRoute):
             self._authorization.require_subscribe(principal, each, qos, field=f"/topics/{index}")
         return Grants((), [Grant(split_share(each)[1], qos) for each in request.topics])
 
-    def _socket_grants(self, principal: Principal, request: TicketRequest) -> Grants:
+    def _socket_grants(self, principal: Principal, request: TicketRequest) -> Grants | None:
         return self._authorization.narrow(principal, request.publish, request.subscribe)

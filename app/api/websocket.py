@@ -19,6 +19,8 @@ from app.hub.hub import Hub
 from app.hub.listener import Listener
 from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
+from app.security.principal import Principal
+from app.security.rates import Rates
 from app.settings import Settings
 
 PATH: Final = "/v1/ws"
@@ -34,6 +36,7 @@ class WebSocketRoute(BaseRoute):
         subscriptions: makes listeners within the bounds of the settings.
         holdings: knows who holds which WebSocket.
         settings: the bounds.
+        rates: how often a principal may connect, and send.
     """
 
     def __init__(
@@ -43,12 +46,14 @@ class WebSocketRoute(BaseRoute):
         subscriptions: Subscriptions,
         holdings: Holdings,
         settings: Settings,
+        rates: Rates,
     ) -> None:
         self._gate = gate
         self._holdings = holdings
         self._hub = hub
         self._subscriptions = subscriptions
         self._settings = settings
+        self._rates = rates
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether it is a WebSocket at this path."""
@@ -68,20 +73,30 @@ class WebSocketRoute(BaseRoute):
             subprotocol = _choose(scope["subprotocols"])
             principal = principal_of(scope)
             with self._holdings.room(principal):
-                listener = await self._join()
+                listener = await self._join(principal)
                 self._holdings.hold(principal, listener)
         except ProblemError as problem:
             await deny(receive, send, problem)
             return
-        socket = Socket(principal, listener, self._gate, self._hub, self._subscriptions, self._settings)
+        socket = Socket(
+            principal,
+            listener,
+            self._gate,
+            self._hub,
+            self._subscriptions,
+            self._settings,
+            self._rates.requests,
+        )
         await socket.run(scope, receive, send, subprotocol)
 
-    async def _join(self) -> Listener:
+    async def _join(self, principal: Principal) -> Listener:
         if self._hub.listeners >= self._settings.max_streams:
             raise ProblemError(
                 ProblemType.TOO_MANY_STREAMS,
-                f"{self._settings.max_streams} streams are open: as many as may be",
+                f"{self._settings.max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS allows",
             )
+        if self._rates.streams is not None:
+            self._rates.streams.take(principal.bounded_as)
         listener = Listener([], is_resumable=False)
         await self._hub.join(listener)
         if listener.close_reason is not None:

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from app.problems import ProblemError, ProblemType
-from app.security.principal import ANYBODY, Principal
+from app.security.authorization_header import has_authorization
+from app.security.principal import ANYBODY, Principal, anybody_at
 from app.security.tickets import Purpose, Tickets
 
 Scope = MutableMapping[str, Any]
+
+AMBIENT: Final = "tidegate.ambient"
+"""The key of the ASGI scope that is set where a browser adds what shows who one is, whatever page asks."""
 
 
 class Ended(Enum):
@@ -34,9 +38,6 @@ class Method(Protocol):
 
     challenge: str
     """What ``WWW-Authenticate`` says of it (RFC 9110 §11.6.1); empty where a header can't ask for it."""
-
-    is_ambient: bool
-    """Whether browsers may send it by themselves, whoever's page asks, as they do with a cookie."""
 
     def recall(self, scope: Scope) -> Principal | None:
         """The principal of a request whose token was seen before and still holds; never waits."""
@@ -55,16 +56,34 @@ class Method(Protocol):
         """Release what is held."""
 
 
+class Part(Protocol):
+    """What ways lean on and what runs beside them, such as a file that is watched."""
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with it now, in words; None where nothing is."""
+
+    def start(self) -> None:
+        """Begin; in a running event loop."""
+
+    async def close(self) -> None:
+        """End, and release what is held."""
+
+
 class Authentication:
     """All ways together.
 
     Args:
         methods: the ways, in the order in which they are asked.
+        parts: what they lean on.
         tickets: the tickets that principals were given.
     """
 
-    def __init__(self, methods: Sequence[Method] = (), *, tickets: Tickets | None = None) -> None:
+    def __init__(
+        self, methods: Sequence[Method] = (), parts: Sequence[Part] = (), *, tickets: Tickets | None = None
+    ) -> None:
         self._methods = tuple(methods)
+        self._parts = tuple(parts)
         self._tickets = tickets
         challenges = dict.fromkeys(each.challenge for each in self._methods if each.challenge)
         self._challenge = ", ".join(challenges)
@@ -75,13 +94,18 @@ class Authentication:
         return bool(self._methods)
 
     @property
-    def is_ambient(self) -> bool:
-        """Whether browsers may send what shows who one is by themselves."""
-        return any(each.is_ambient for each in self._methods)
+    def faults(self) -> list[str]:
+        """What is wrong with what the ways lean on: what they knew before holds meanwhile."""
+        return [part.fault for part in self._parts if part.fault is not None]
 
     def with_tickets(self, tickets: Tickets) -> Authentication:
         """The same ways, and tickets."""
-        return Authentication(self._methods, tickets=tickets)
+        return Authentication(self._methods, self._parts, tickets=tickets)
+
+    def start(self) -> None:
+        """Begin to watch what the ways lean on; in a running event loop."""
+        for part in self._parts:
+            part.start()
 
     def recall(self, scope: Scope) -> Principal | None:
         """The principal of a request that needs no more than a look; never waits."""
@@ -116,7 +140,9 @@ class Authentication:
         headers = {"WWW-Authenticate": self._challenge} if self._challenge else {}
         raise ProblemError(
             ProblemType.UNAUTHENTICATED,
-            "the request does not show who makes it",
+            "what the Authorization header carries is nothing that the bridge takes"
+            if has_authorization(scope)
+            else "the request does not show who makes it",
             field="Authorization",
             hint="send Authorization: Bearer with an API key or a token",
             headers=headers,
@@ -138,10 +164,20 @@ class Authentication:
         elif found.purpose is not purpose:
             refusal = f"the ticket is for {found.purpose.words}, and this is {purpose.words}"
         else:
-            ended = self.why_ended(found.principal)
-            if ended is None:
-                return found.principal
-            refusal = f"what the ticket was asked for with is good no more: it is {ended.value}"
+            try:
+                asked_by = self.recall(found.scope) or await self.authenticate(found.scope)
+            except ProblemError as problem:
+                if problem.kind is not ProblemType.UNAUTHENTICATED:
+                    raise
+                refusal = f"what the ticket was asked for with is good no more: {problem.detail}"
+            else:
+                client = found.scope["client"]
+                if asked_by is ANYBODY and client is not None:
+                    asked_by = anybody_at(client[0])
+                principal = found.principal(asked_by)
+                if principal is not None:
+                    return principal
+                refusal = "what the ticket was asked for is granted no more"
         raise ProblemError(
             ProblemType.UNAUTHENTICATED,
             refusal,
@@ -168,5 +204,7 @@ class Authentication:
         """Release what the ways hold."""
         for method in self._methods:
             await method.close()
+        for part in self._parts:
+            await part.close()
         if self._tickets is not None:
             await self._tickets.close()

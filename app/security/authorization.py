@@ -94,8 +94,8 @@ class Authorization:
 
     def narrow(
         self, principal: Principal, publish: Sequence[str] | None, subscribe: Sequence[str] | None
-    ) -> Grants:
-        """Part of what a principal is granted.
+    ) -> Grants | None:
+        """Part of what a principal is granted; None for all of it.
 
         Args:
             principal: whose grants.
@@ -107,7 +107,7 @@ class Authorization:
         """
         grants = principal.grants
         if publish is None and subscribe is None:
-            return grants
+            return None
         return Grants(
             grants.publish
             if publish is None

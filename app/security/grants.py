@@ -124,6 +124,18 @@ class Grants:
         """
         return _why_not(self._subscribe, levels_of(topic_filter), qos, retain=False)
 
+    def include(self, other: Grants) -> bool:
+        """Whether whatever other grants allow is allowed by these."""
+        return all(
+            self.why_not_subscribe(each.topic_filter, each.max_qos) is None for each in other.subscribe
+        ) and all(
+            any(
+                mine.max_qos >= each.max_qos and mine.may_retain >= each.may_retain
+                for mine in self.publish_within(each.topic_filter)
+            )
+            for each in other.publish
+        )
+
     def publish_within(self, topic_filter: str) -> tuple[Grant, ...]:
         """The part of what may be published that a filter is; empty where no grant covers it.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from app.security.grants import EveryGrant, Grants
@@ -41,6 +42,7 @@ class Principal:
         expires_at: when it ends, in seconds since 1970; None where it does not by itself.
         credential_id: which key or token it was: the id of an API key, the ``jti`` of a JWT; never a secret.
         asked_by: of a ticket, the principal that asked for it.
+        address: where the request came from, of a bridge without authentication; else empty.
     """
 
     subject: str
@@ -50,6 +52,7 @@ class Principal:
     expires_at: float | None = None
     credential_id: str | None = None
     asked_by: Principal | None = None
+    address: str = ""
 
     @property
     def identity(self) -> str:
@@ -57,8 +60,12 @@ class Principal:
 
         A ticket is no principal of its own: it stands for whoever asked for it.
         """
-        source = self.source if self.asked_by is None else self.asked_by.source
-        return f"{source.value}:{self.subject}"
+        return f"{(self.asked_by or self).source.value}:{self.subject}"
+
+    @property
+    def bounded_as(self) -> str:
+        """Whose bounds count: its own, and without authentication those of the address."""
+        return f"{(self.asked_by or self).source.value}:{self.address or self.subject}"
 
     def has_expired(self) -> bool:
         """Whether its time is over."""
@@ -69,3 +76,9 @@ ANYBODY: Final = Principal(
     "anonymous", Source.NONE, EveryGrant(), frozenset(each.value for each in Permission)
 )
 """Whoever makes a request of a bridge without authentication."""
+
+
+@lru_cache(maxsize=1024)
+def anybody_at(address: str) -> Principal:
+    """``ANYBODY``, from an address."""
+    return replace(ANYBODY, address=address)

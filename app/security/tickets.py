@@ -2,27 +2,29 @@
 
 Rules:
 
-1. A ticket is 256 random bits. Only its hash is kept, so that nothing that is kept can be used.
+1. A ticket is 256 random bits. Only its hash is kept, and what is kept with it is sealed with the ticket
+   itself, so that nothing that is kept can be read or used.
 2. It is good for half a minute, and once: it is taken from the store in one step, before anything is asked
    of it, and is used up whatever comes of it.
-3. It stands for the principal that asked for it, with part of its grants and none of its scopes, and for no
-   longer than that one is good.
+3. It holds what the request for it showed. That is looked at again when it is used, so that it makes the
+   principal that whoever asked is then, at any replica, with part of its grants and none of its scopes.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
 import orjson
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.problems import ProblemError, ProblemType
-from app.security.grants import EveryGrant, Grant, Grants
+from app.security.grants import Grant, Grants
 from app.security.principal import Principal, Source
 
 LIFETIME_SECONDS: Final = 30
@@ -30,6 +32,7 @@ MAX_TICKETS: Final = 10_000
 """How many may wait in the memory of one bridge."""
 
 _BYTES: Final = 32
+_NONCE: Final = bytes(12)
 
 
 class Purpose(Enum):
@@ -49,10 +52,36 @@ class Purpose(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Redeemed:
-    """What a ticket was good for."""
+    """What a ticket was good for.
 
-    principal: Principal
+    Attributes:
+        purpose: what it is for.
+        scope: what the request for it showed: headers and address, as in its scope (ASGI).
+        grants: what it carries; None for all that who asked is granted.
+    """
+
     purpose: Purpose
+    scope: dict[str, Any]
+    grants: Grants | None
+
+    def principal(self, asked_by: Principal) -> Principal | None:
+        """The principal that it makes; None where who asked is not granted as much any more.
+
+        Args:
+            asked_by: who asked for it, as that one is now.
+        """
+        grants = asked_by.grants if self.grants is None else self.grants
+        if self.grants is not None and not asked_by.grants.include(self.grants):
+            return None
+        return Principal(
+            asked_by.subject,
+            Source.TICKET,
+            grants,
+            expires_at=asked_by.expires_at,
+            credential_id=asked_by.credential_id,
+            address=asked_by.address,
+            asked_by=asked_by,
+        )
 
 
 class TicketStore(Protocol):
@@ -130,19 +159,20 @@ class Tickets:
     def __init__(self, store: TicketStore) -> None:
         self._store = store
 
-    async def issue(self, principal: Principal, purpose: Purpose, grants: Grants) -> str:
+    async def issue(self, scope: Mapping[str, Any], purpose: Purpose, grants: Grants | None) -> str:
         """A new ticket, good for ``LIFETIME_SECONDS``.
 
         Args:
-            principal: who asks.
+            scope: the request for it (ASGI).
             purpose: what it is for.
-            grants: the part of the principal's grants that it carries.
+            grants: the part of the principal's grants that it carries; None for all.
 
         Raises:
             ProblemError: TOO_MANY_REQUESTS or TICKETS_UNAVAILABLE.
         """
         ticket = secrets.token_urlsafe(_BYTES)
-        await self._store.put(_name(ticket), _write(principal, purpose, grants))
+        sealed = _seal(ticket).encrypt(_NONCE, _write(scope, purpose, grants), None)
+        await self._store.put(_name(ticket), sealed)
         return ticket
 
     async def redeem(self, ticket: str) -> Redeemed | None:
@@ -152,7 +182,7 @@ class Tickets:
             ProblemError: TICKETS_UNAVAILABLE.
         """
         found = await self._store.take(_name(ticket))
-        return None if found is None else _read(found)
+        return None if found is None else _read(_seal(ticket).decrypt(_NONCE, found, None))
 
     async def close(self) -> None:
         """Let go of the store."""
@@ -164,17 +194,20 @@ def _name(ticket: str) -> bytes:
     return sha256(ticket.encode("utf-8", "surrogatepass")).digest()
 
 
-def _write(principal: Principal, purpose: Purpose, grants: Grants) -> bytes:
+def _seal(ticket: str) -> AESGCM:
+    """What seals a ticket's record; each ticket has a key of its own, used once."""
+    return AESGCM(sha256(b"seal " + ticket.encode("utf-8", "surrogatepass")).digest())
+
+
+def _write(scope: Mapping[str, Any], purpose: Purpose, grants: Grants | None) -> bytes:
     return orjson.dumps(
         {
             "purpose": purpose.name,
-            "subject": principal.subject,
-            "source": principal.source,
-            "expires_at": principal.expires_at,
-            "credential_id": principal.credential_id,
-            "publish": _listed(grants.publish),
-            "subscribe": _listed(grants.subscribe),
-            "is_all": isinstance(grants, EveryGrant),
+            "headers": [
+                [name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]
+            ],
+            "client": scope.get("client"),
+            "grants": None if grants is None else [_listed(grants.publish), _listed(grants.subscribe)],
         }
     )
 
@@ -183,26 +216,15 @@ def _listed(grants: tuple[Grant, ...]) -> list[tuple[str, int, bool]]:
     return [(each.topic_filter, each.max_qos, each.may_retain) for each in grants]
 
 
-def _read(value: bytes) -> Redeemed:
-    kept: dict[str, Any] = orjson.loads(value)
-    grants = (
-        EveryGrant()
-        if kept["is_all"]
-        else Grants([Grant(*each) for each in kept["publish"]], [Grant(*each) for each in kept["subscribe"]])
-    )
-    asked_by = Principal(
-        kept["subject"],
-        Source(kept["source"]),
-        grants,
-        expires_at=kept["expires_at"],
-        credential_id=kept["credential_id"],
-    )
-    principal = Principal(
-        asked_by.subject,
-        Source.TICKET,
-        grants,
-        expires_at=asked_by.expires_at,
-        credential_id=asked_by.credential_id,
-        asked_by=asked_by,
-    )
-    return Redeemed(principal, Purpose[kept["purpose"]])
+def _read(record: bytes) -> Redeemed:
+    kept: dict[str, Any] = orjson.loads(record)
+    scope = {
+        "type": "http",
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept["headers"]],
+        "client": None if kept["client"] is None else tuple(kept["client"]),
+    }
+    grants = kept["grants"]
+    if grants is not None:
+        publish, subscribe = ([Grant(*each) for each in listed] for listed in grants)
+        grants = Grants(publish, subscribe)
+    return Redeemed(Purpose[kept["purpose"]], scope, grants)

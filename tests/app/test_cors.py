@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.support.bridge import Bridge, running_bridge
-from tests.support.fixed_tokens import bearer, principal, tokens_of
+from tests.support.fixed_tokens import COOKIES, bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
 
 PAGE: Final = "https://panel.example"
@@ -92,7 +92,9 @@ def test_answers_depend_on_the_origin_for_all(bridge: Bridge) -> None:
 def test_cookies_come_along_only_where_one_is_configured(mosquitto: Mosquitto) -> None:
     """And only for the pages that are listed, each by name."""
     authentication, _ = tokens_of(principal("panel"), takes_cookies=True)
-    with running_bridge(mosquitto.url, authentication=authentication, cors_origins=(PAGE,)) as bridge:
+    with running_bridge(
+        mosquitto.url, authentication=authentication, cors_origins=(PAGE,), **COOKIES
+    ) as bridge:
         answer = bridge.client.get("/v1/principal", headers={"Cookie": "session=panel", "Origin": PAGE})
         assert (200, PAGE, "true") == (
             answer.status_code,

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.browser import running_browser
-from tests.support.fixed_tokens import COOKIE, bearer, principal, tokens_of
+from tests.support.fixed_tokens import COOKIE, COOKIES, bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
 from tests.support.pages import serving
 from tests.support.sse import following
@@ -171,7 +171,9 @@ def test_a_cookie_works_for_listed_pages_alone(
     read = """url => fetch(url, { credentials: "include" }).then(
         (answer) => answer.json(), (error) => String(error))"""
     with (
-        running_bridge(mosquitto.url, authentication=authentication, cors_origins=(foreign,)) as bridge,
+        running_bridge(
+            mosquitto.url, authentication=authentication, cors_origins=(foreign,), **COOKIES
+        ) as bridge,
         serving() as unlisted,
     ):
         with_cookie(page, bridge)

@@ -235,6 +235,10 @@ def test_every_problem_is_documented_where_it_happens(document: dict[str, Any]) 
         ProblemType.BAD_REQUEST,
         ProblemType.NOT_FOUND,
         ProblemType.METHOD_NOT_ALLOWED,
+        ProblemType.HEADER_TIMEOUT,
+        ProblemType.TARGET_TOO_LONG,
+        ProblemType.HEADERS_TOO_LARGE,
+        ProblemType.TOO_MANY_CONNECTIONS,
     }
     assert found == {kind.slug for kind in ProblemType if kind not in of_any_path}
 

@@ -7,16 +7,19 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import cli
 from app.problems import ProblemError, ProblemType
-from app.security.authentication import Authentication
+from app.security.authentication import Authentication, Ended
 from app.security.grants import Grant, Grants
-from app.security.principal import ANYBODY
+from app.security.principal import ANYBODY, Source, anybody_at
 from app.security.tickets import LIFETIME_SECONDS, MemoryTicketStore, Purpose, Tickets
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.fixed_tokens import FixedTokens, bearer, principal, tokens_of
@@ -334,7 +337,7 @@ def test_what_revokes_the_principal_revokes_its_tickets(mosquitto: Mosquitto) ->
         method.revoke("panel")
         status, kind, detail = refusal(bridge, f"topic=a&ticket={given}")
         assert (401, UNAUTHENTICATED) == (status, kind)
-        assert detail.endswith("revoked")
+        assert detail.startswith("what the ticket was asked for with is good no more")
 
 
 def test_what_ends_the_principal_ends_what_its_ticket_opened(mosquitto: Mosquitto) -> None:
@@ -356,6 +359,12 @@ def test_what_ends_the_principal_ends_what_its_ticket_opened(mosquitto: Mosquitt
 # Without a bridge.
 
 
+def asking(token: str = "") -> dict[str, Any]:
+    """A request for a ticket."""
+    headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+    return {"type": "http", "headers": headers, "client": ("127.0.0.1", 1)}
+
+
 class Clock:
     """A clock that a test sets."""
 
@@ -370,8 +379,8 @@ async def test_a_ticket_is_good_for_half_a_minute() -> None:
     """Not a moment longer."""
     clock = Clock()
     tickets = Tickets(MemoryTicketStore(clock=clock))
-    early = await tickets.issue(ANYBODY, Purpose.WEBSOCKET, ANYBODY.grants)
-    late = await tickets.issue(ANYBODY, Purpose.WEBSOCKET, ANYBODY.grants)
+    early = await tickets.issue(asking(), Purpose.WEBSOCKET, None)
+    late = await tickets.issue(asking(), Purpose.WEBSOCKET, None)
     clock.now += LIFETIME_SECONDS - 0.001
     assert await tickets.redeem(early) is not None
     clock.now += 0.001
@@ -382,14 +391,14 @@ async def test_the_memory_of_tickets_is_bounded() -> None:
     """Those whose time is over make room; else the bound is named, and when to come back."""
     clock = Clock()
     tickets = Tickets(MemoryTicketStore(max_tickets=2, clock=clock))
-    kept = [await tickets.issue(ANYBODY, Purpose.WEBSOCKET, ANYBODY.grants) for _ in range(2)]
+    kept = [await tickets.issue(asking(), Purpose.WEBSOCKET, None) for _ in range(2)]
     with pytest.raises(ProblemError, match="2 tickets") as caught:
-        await tickets.issue(ANYBODY, Purpose.WEBSOCKET, ANYBODY.grants)
+        await tickets.issue(asking(), Purpose.WEBSOCKET, None)
     assert (ProblemType.TOO_MANY_REQUESTS, "30") == (caught.value.kind, caught.value.headers["Retry-After"])
     assert await tickets.redeem(kept[0]) is not None
-    await tickets.issue(ANYBODY, Purpose.WEBSOCKET, ANYBODY.grants)
+    await tickets.issue(asking(), Purpose.WEBSOCKET, None)
     clock.now += LIFETIME_SECONDS
-    await tickets.issue(ANYBODY, Purpose.WEBSOCKET, ANYBODY.grants)
+    await tickets.issue(asking(), Purpose.WEBSOCKET, None)
 
 
 class Watched(MemoryTicketStore):
@@ -406,36 +415,86 @@ class Watched(MemoryTicketStore):
 
 
 async def test_what_is_kept_is_of_no_use() -> None:
-    """The ticket itself is not in the store, and neither is a scope of the principal."""
+    """Neither the ticket nor the token that it was asked for with is in the store."""
     store = Watched()
-    asked_by = principal("panel", subscribe=["#"], scopes=["status:read"])
-    ticket = await Tickets(store).issue(asked_by, Purpose.WEBSOCKET, asked_by.grants)
-    assert all(ticket.encode() not in each and b"status:read" not in each for each in store.told)
+    ticket = await Tickets(store).issue(asking("hunter2"), Purpose.WEBSOCKET, None)
+    assert 2 == len(store.told)
+    assert all(ticket.encode() not in each and b"hunter2" not in each for each in store.told)
 
 
 async def test_a_ticket_stands_for_who_asked() -> None:
-    """Its principal has the same name and identity and ends when that one ends, with no scope."""
+    """Its principal has the same name, identity and bounds and ends when that one ends, with no scope."""
     asked_by = principal("panel", subscribe=["a/#"], scopes=["status:read"], expires_at=time.time() + 60)
     method = FixedTokens(panel=asked_by)
     tickets = Tickets(MemoryTicketStore())
     authentication = Authentication([method], tickets=tickets)
-    grants = Grants((), [Grant("a/b", 1)])
-    found = await authentication.redeem(
-        await tickets.issue(asked_by, Purpose.SUBSCRIBE, grants), Purpose.SUBSCRIBE
+    given = await tickets.issue(asking("panel"), Purpose.SUBSCRIBE, Grants((), [Grant("a/b", 1)]))
+    found = await authentication.redeem(given, Purpose.SUBSCRIBE)
+    assert (asked_by.subject, asked_by.identity, asked_by.bounded_as) == (
+        found.subject,
+        found.identity,
+        found.bounded_as,
     )
-    assert (asked_by.subject, asked_by.identity) == (found.subject, found.identity)
     assert (asked_by.expires_at, asked_by.credential_id) == (found.expires_at, found.credential_id)
-    assert frozenset() == found.scopes
+    assert (Source.TICKET, frozenset()) == (found.source, found.scopes)
     assert ((), (Grant("a/b", 1),)) == (found.grants.publish, found.grants.subscribe)
     assert authentication.why_ended(found) is None
     method.revoke("panel")
-    assert "REVOKED" == getattr(authentication.why_ended(found), "name", None)
+    assert Ended.REVOKED is authentication.why_ended(found)
+
+
+async def test_without_authentication_it_stands_for_an_address() -> None:
+    """Whose bounds are those of whoever asked."""
+    tickets = Tickets(MemoryTicketStore())
+    given = await tickets.issue(asking(), Purpose.WEBSOCKET, None)
+    found = await Authentication(tickets=tickets).redeem(given, Purpose.WEBSOCKET)
+    assert anybody_at("127.0.0.1").bounded_as == found.bounded_as
+    assert ANYBODY.grants is found.grants
+
+
+@pytest.mark.parametrize(
+    ("now", "is_good"),
+    [
+        ({"subscribe": [Grant("a/#", 1)], "publish": [Grant("b", 1, False)]}, True),
+        ({"subscribe": [Grant("a/#", 0)], "publish": [Grant("b", 1, False)]}, False),
+        ({"subscribe": [Grant("a/c")], "publish": [Grant("b", 1, False)]}, False),
+        ({"subscribe": [Grant("a/#", 1)], "publish": [Grant("b", 0, False)]}, False),
+        ({"subscribe": [Grant("a/#", 1)]}, False),
+    ],
+)
+async def test_a_ticket_holds_no_more_than_is_granted_now(now: dict[str, Any], is_good: bool) -> None:
+    """Grants that were taken away since it was given are not in it."""
+    tickets = Tickets(MemoryTicketStore())
+    authentication = Authentication([FixedTokens(panel=principal("panel", **now))], tickets=tickets)
+    grants = Grants([Grant("b", 1, False)], [Grant("a/+", 1)])
+    given = await tickets.issue(asking("panel"), Purpose.WEBSOCKET, grants)
+    if is_good:
+        await authentication.redeem(given, Purpose.WEBSOCKET)
+        return
+    with pytest.raises(ProblemError, match="granted no more"):
+        await authentication.redeem(given, Purpose.WEBSOCKET)
 
 
 async def test_a_ticket_ends_with_the_token_of_who_asked() -> None:
     """However much of its own half minute is left."""
     tickets = Tickets(MemoryTicketStore())
     over = principal("panel", subscribe=["#"], expires_at=time.time() - 1)
-    given = await tickets.issue(over, Purpose.WEBSOCKET, over.grants)
-    with pytest.raises(ProblemError, match="expired"):
-        await Authentication([FixedTokens()], tickets=tickets).redeem(given, Purpose.WEBSOCKET)
+    given = await tickets.issue(asking("panel"), Purpose.WEBSOCKET, None)
+    with pytest.raises(ProblemError, match="is good no more"):
+        await Authentication([FixedTokens(panel=over)], tickets=tickets).redeem(given, Purpose.WEBSOCKET)
+
+
+def test_tickets_of_api_keys(mosquitto: Mosquitto, valkey: Valkey, tmp_path: Path) -> None:
+    """Of the real ones, too, at another replica, and what they opened ends when the key is revoked."""
+    file = tmp_path / "keys.yaml"
+    key = ("key", "create", "panel", "--file", str(file), "--subscribe", "tickets/#")
+    made = CliRunner().invoke(cli, key)
+    assert 0 == made.exit_code, made.output
+    token = made.stdout.strip()
+    settings: dict[str, Any] = {"api_keys_file": file, "redis_url": valkey.url}
+    with running_bridge(mosquitto.url, **settings) as one, running_bridge(mosquitto.url, **settings) as other:
+        given = ticket(one, {"for": "subscribe", "topics": ["tickets/a"]}, subject=token)
+        with following(other, "tickets/a", ticket=given) as stream:
+            revoked = CliRunner().invoke(cli, ("key", "revoke", "panel", "--file", str(file)))
+            assert 0 == revoked.exit_code, revoked.output
+            assert "token_revoked" == stream.wait_for("close")["reason"]

@@ -94,6 +94,12 @@ class Bridge:
         if self._thread.is_alive():
             raise RuntimeError(f"the bridge did not stop within {STOP_SECONDS:g} s")
 
+    @property
+    def unsent_bytes(self) -> list[int]:
+        """What waits for each connection's reader in the bridge itself, beyond the kernel's buffers."""
+        open_ones = list(self._server.server_state.connections)
+        return [each.transport.get_write_buffer_size() for each in open_ones]
+
     def raw(
         self, method: str, target: bytes, *, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> RawAnswer:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http.cookies import SimpleCookie
-from typing import Final
+from typing import Any, Final
 
-from app.api.origin import AMBIENT
 from app.problems import ProblemError, ProblemType
-from app.security.authentication import Authentication, Ended, Scope
+from app.security.authentication import AMBIENT, Authentication, Ended, Scope
 from app.security.grants import Grant, Grants
 from app.security.principal import Principal, Source
 
 COOKIE: Final = "session"
+COOKIES: Final[dict[str, Any]] = {"jwt_cookie": COOKIE, "jwt_key": "k" * 32, "jwt_algorithms": ("HS256",)}
+"""Settings of a bridge that takes a cookie."""
 
 
 class FixedTokens:

@@ -30,6 +30,7 @@ from app.api.stream.frames import (
     refusal_frame,
     socket_frame,
 )
+from app.api.stream.idleness import Idleness
 from app.api.stream.outlet import FAREWELL_SECONDS
 from app.api.stream.sending import Sending
 from app.api.stream.socket_stream import SocketStream
@@ -41,6 +42,7 @@ from app.hub.listener import CloseReason, Listener
 from app.problems import ProblemError, ProblemType, problem_of
 from app.publishing.gate import Gate
 from app.security.principal import Principal
+from app.security.rates import Rate
 from app.settings import Settings
 from tidegate.errors import MQTTError
 
@@ -74,6 +76,7 @@ class Socket:
         hub: the hub.
         subscriptions: makes listeners.
         settings: the bounds.
+        rate: how often the principal may send a frame; None where that is not bounded.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Socket:
         hub: Hub,
         subscriptions: Subscriptions,
         settings: Settings,
+        rate: Rate | None = None,
     ) -> None:
         self.hub = hub
         self._principal = principal
@@ -91,6 +95,7 @@ class Socket:
         self._gate = gate
         self._opener = subscriptions
         self._settings = settings
+        self._rate = rate
         self._streams: dict[Id, SocketStream] = {}
         self._opening: dict[Id, Opening] = {}
         self._answers: deque[str] = deque()
@@ -109,7 +114,7 @@ class Socket:
         loop = asyncio.get_running_loop()
         self._abort = scope.get(ABORT)
         self._request = asyncio.current_task()
-        lifetime = None
+        lifetime = idleness = None
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
             self.sending = Sending(
@@ -123,10 +128,18 @@ class Socket:
                 lifetime = loop.call_later(
                     self._settings.stream_lifetime_seconds, self._listener.close, CloseReason.LIFETIME
                 )
+            idleness = Idleness(
+                self._settings.websocket_idle_seconds,
+                lambda: bool(self._streams or self._tasks),
+                lambda: self._listener.close(CloseReason.IDLE_TIMEOUT),
+            )
             while (message := await receive())["type"] == "websocket.receive":
+                idleness.note()
                 await self._take(message)
         finally:
             self._is_closing = True
+            if idleness is not None:
+                idleness.cancel()
             if lifetime is not None:
                 lifetime.cancel()
             for stream in self._streams.values():
@@ -152,7 +165,10 @@ class Socket:
             self._answer(refusal_frame(None, problem))
             return
         frame, frame_id = read_frame(text.encode())
-        if isinstance(frame, ProblemError):
+        refusal = self._why_too_often()
+        if refusal is not None:
+            self._answer(refusal_frame(frame_id, refusal))
+        elif isinstance(frame, ProblemError):
             self._answer(refusal_frame(frame_id, frame))
         elif isinstance(frame, PingFrame):
             self._answer(acknowledgement(frame.id))
@@ -167,6 +183,15 @@ class Socket:
         else:
             self._spawn(frame.id, self._publish, frame)
         await self._has_room.wait()
+
+    def _why_too_often(self) -> ProblemError | None:
+        if self._rate is None:
+            return None
+        try:
+            self._rate.take(self._principal.bounded_as)
+        except ProblemError as problem:
+            return problem
+        return None
 
     def _begin_to_subscribe(self, frame: SubscribeFrame) -> None:
         problem = self._why_not(frame)
@@ -191,7 +216,7 @@ class Socket:
             return ProblemError(
                 ProblemType.INVALID_PARAMETER,
                 f"the socket would follow {held + len(frame.topics)} filters; "
-                f"it may follow {self._settings.max_filters_per_stream}",
+                f"TIDEGATE_MAX_FILTERS_PER_STREAM allows {self._settings.max_filters_per_stream}",
                 field="/topics",
                 hint="use a filter with a wildcard, or several sockets",
             )

@@ -10,6 +10,7 @@ from app.hub.position import Position
 from app.problems import ProblemError, ProblemType
 from app.security.authorization import Authorization
 from app.security.principal import Principal
+from app.security.rates import Rates
 from app.settings import Settings
 
 
@@ -20,12 +21,14 @@ class Subscriptions:
         hub: whom listeners join.
         authorization: decides whether a principal may follow a filter.
         settings: the bounds.
+        rates: how often a principal may open one.
     """
 
-    def __init__(self, hub: Hub, authorization: Authorization, settings: Settings) -> None:
+    def __init__(self, hub: Hub, authorization: Authorization, settings: Settings, rates: Rates) -> None:
         self._hub = hub
         self._authorization = authorization
         self._settings = settings
+        self._rate = rates.streams
 
     async def open(
         self, principal: Principal, options: SubscriptionOptions, last_event_id: str = "", *, field: str
@@ -50,7 +53,8 @@ class Subscriptions:
         if len(options.topics) > settings.max_filters_per_stream:
             raise ProblemError(
                 ProblemType.INVALID_PARAMETER,
-                f"{len(options.topics)} filters; a stream may have {settings.max_filters_per_stream}",
+                f"{len(options.topics)} filters; TIDEGATE_MAX_FILTERS_PER_STREAM allows "
+                f"{settings.max_filters_per_stream}",
                 field=field,
                 hint="use a filter with a wildcard, or several streams",
             )
@@ -60,8 +64,11 @@ class Subscriptions:
             self._authorization.require_subscribe(principal, topic_filter, options.qos, field=place)
         if self._hub.listeners >= settings.max_streams:
             raise ProblemError(
-                ProblemType.TOO_MANY_STREAMS, f"{settings.max_streams} streams are open: as many as may be"
+                ProblemType.TOO_MANY_STREAMS,
+                f"{settings.max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS allows",
             )
+        if self._rate is not None:
+            self._rate.take(principal.bounded_as)
         listener = Listener(
             options.topics,
             qos=options.qos,
