@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, health, principal, status
+from app.api import console, docs, health, principal, status
 from app.api.access import Guard
 from app.api.batch import BatchRoute
-from app.api.input import headers, idempotency_key
+from app.api.cors import add_cors
 from app.api.input.body import BodyReader
-from app.api.input.cloud_event import EVENT_HEADERS
 from app.api.input.strict_query import StrictQuery
+from app.api.origin import Origins
 from app.api.output import exceptions
 from app.api.output.once import Once
 from app.api.publish import PublishRoute
@@ -28,6 +27,7 @@ from app.api.requests import RequestsRoute
 from app.api.stream.holdings import Holdings
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
+from app.api.tickets import TicketsRoute
 from app.api.topics import TopicsRoute
 from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink
@@ -38,13 +38,14 @@ from app.publishing.idempotency import Idempotency
 from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
-from app.publishing.trace_context import NAMES
 from app.security.audit import Audit
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.configured import authentication_of
 from app.security.rates import Rates
+from app.security.tickets import MemoryTicketStore, Tickets, TicketStore
 from app.settings import Settings
+from app.settings.server import is_loopback
 from tidegate.connection import Connect
 
 
@@ -56,12 +57,14 @@ def create_app(
     Args:
         settings: everything that can be set.
         connect: what opens connections to the broker, for a test; the default client where it is left out.
-        authentication: how principals are found, for a test; that of the settings where it is left out.
+        authentication: the ways to show who one is, for a test; those of the settings where it is left out.
 
     Raises:
         ConfigurationError: a file or a key that the settings name cannot be used.
     """
-    methods = authentication_of(settings) if authentication is None else authentication
+    tickets = Tickets(_ticket_store(settings))
+    given = authentication_of(settings) if authentication is None else authentication
+    methods = given.with_tickets(tickets)
     link = BrokerLink(settings, settings.connect_options(), connect=connect)
     journal = Journal(
         max_messages=settings.journal_max_messages,
@@ -100,7 +103,7 @@ def create_app(
         return openapi.document(app)
 
     app: FastAPI = FastAPIOffline(
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         title="Tidegate",
         version=version("tidegate-bridge"),
@@ -108,7 +111,6 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         dependencies=[Depends(StrictQuery(describe))],
-        swagger_ui_parameters={"validatorUrl": None},
     )
     app.state.link = link
     app.state.hub = hub
@@ -126,6 +128,7 @@ def create_app(
     requests = Requests(gate, hub, settings)
     app.include_router(status.create_router(link, hub, requests.counts, methods, schemas))
     app.include_router(principal.router)
+    app.include_router(docs.router)
     app.include_router(console.router)
     topics = TopicsRoute(
         gate,
@@ -145,37 +148,22 @@ def create_app(
         BatchRoute(gate, bodies, once, authorization, settings),
         RequestsRoute(gate, requests, bodies, once, authorization, settings),
         SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
+        TicketsRoute(tickets, bodies, authorization, settings),
         WebSocketRoute(gate, hub, subscriptions, holdings, settings, rates),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
-    app.add_middleware(Guard, authentication=methods, authorization=authorization, rates=rates, audit=audit)
+    app.add_middleware(
+        Guard,
+        authentication=methods,
+        authorization=authorization,
+        origins=_origins(settings, methods),
+        rates=rates,
+        audit=audit,
+    )
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["DELETE", "GET", "POST", "PUT"],
-            allow_headers=[
-                "Content-Type",
-                "Last-Event-ID",
-                idempotency_key.IDEMPOTENCY_KEY,
-                *headers.REQUEST_HEADERS,
-                *EVENT_HEADERS,
-                *NAMES,
-            ],
-            expose_headers=[
-                "Last-Event-ID",
-                "RateLimit",
-                "RateLimit-Policy",
-                "Retry-After",
-                idempotency_key.IDEMPOTENCY_REPLAYED,
-                *headers.ANSWER_HEADERS,
-                *EVENT_HEADERS,
-                *NAMES,
-            ],
-        )
+    add_cors(app, settings.cors_origins, allow_credentials=bool(settings.jwt_cookie))
     return app
 
 
@@ -183,6 +171,21 @@ def _load_schemas(file: Path) -> Schemas:
     from app.publishing.schema_file import load_schemas  # noqa: PLC0415 - the library is loaded where it is used
 
     return load_schemas(file)
+
+
+def _origins(settings: Settings, authentication: Authentication) -> Origins:
+    hosts = settings.allowed_hosts
+    is_checked = bool(hosts) or (not authentication.is_required and is_loopback(settings.host))
+    return Origins(settings.cors_origins, hosts if is_checked else None)
+
+
+def _ticket_store(settings: Settings) -> TicketStore:
+    url = settings.redis_url.get_secret_value()
+    if not url:
+        return MemoryTicketStore()
+    from app.security.tickets_redis import RedisTicketStore  # noqa: PLC0415 - loaded where it is used
+
+    return RedisTicketStore(url)
 
 
 def _store(settings: Settings) -> Store:

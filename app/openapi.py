@@ -12,11 +12,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.access import ACCESS
+from app.api.access import ACCESS, TICKETED
 from app.api.input.stream_options import SubscribeRequest
 from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
 from app.api.operations import paths
 from app.api.operations.parts import REF
+from app.api.tickets import TicketAnswer, TicketRequest
 from app.problems import CONTENT_TYPE, Problem, ProblemType, documented
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
@@ -26,6 +27,8 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
     PublishRequest,
     RetainedMessage,
     SubscribeRequest,
+    TicketAnswer,
+    TicketRequest,
 )
 
 
@@ -60,7 +63,14 @@ _SECURITY_SCHEMES: Final = {
         "type": "http",
         "scheme": "bearer",
         "description": "An API key or a JWT, where the bridge is configured to ask for one.",
-    }
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "A ticket of `POST /v1/tickets`, good once: for browsers, whose EventSource and "
+        "WebSocket can set no header.",
+    },
 }
 
 
@@ -87,6 +97,11 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
     operation["security"] = [{"bearer": []}]
     answers = operation["responses"]
     _add_problem(answers, ProblemType.UNAUTHENTICATED)
+    _add_problem(answers, ProblemType.UNKNOWN_HOST)
+    if method != "get" or path in TICKETED:  # a web page of another origin
+        _add_problem(answers, ProblemType.FORBIDDEN)
+    if path in TICKETED and method == "get":
+        operation["security"].append({"ticket": []})
     _add_problem(answers, ProblemType.AUTHENTICATION_UNAVAILABLE)
     _add_problem(answers, ProblemType.TOO_MANY_REQUESTS)
     for status, answer in answers.items():

@@ -172,6 +172,12 @@ class ProblemType(Enum):
         "Too many retained messages",
         "The filter matches more retained messages than one answer may hold; ask for a narrower one.",
     )
+    UNKNOWN_HOST = (
+        "unknown-host",
+        421,
+        "Unknown host",
+        "The Host header names none of the bridge's own; TIDEGATE_ALLOWED_HOSTS lists more.",
+    )
     UPGRADE_REQUIRED = (
         "upgrade-required",
         426,
@@ -226,6 +232,12 @@ class ProblemType(Enum):
         503,
         "Idempotency keys cannot be kept",
         "The store of the keys does not answer; nothing was sent, and the same request may be made again.",
+    )
+    TICKETS_UNAVAILABLE = (
+        "tickets-unavailable",
+        503,
+        "Tickets cannot be kept",
+        "The store of the tickets does not answer; ask for a ticket again in a moment.",
     )
     NOT_READY = ("not-ready", 503, "Not ready", "No round trip to the broker was seen lately.")
     TOO_MANY_CONNECTIONS = (

@@ -30,6 +30,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
+from app.api.output.security_headers import SECURITY_HEADERS
 from app.connections import BoundedProtocol, BridgeConfig
 from app.head_bounds import HeadBounds
 from app.settings import Settings
@@ -133,6 +134,7 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[*SECURITY_HEADERS],
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),

@@ -5,8 +5,9 @@ Rules:
 1. Whatever is not in the table needs a principal. What needs none is named.
 2. Topics and filters are checked where they are known: by ``Gate`` and by ``Subscriptions``, for whom the
    guard leaves the principal in the request's scope.
-3. A refusal is an answer before the body is read; a WebSocket is refused before it is accepted.
-4. How often comes after who. A key or token that is not known yet is looked at only where its address has
+3. A ticket is good where it is named, and is out of the query before anybody else reads it.
+4. A refusal is an answer before the body is read; a WebSocket is refused before it is accepted.
+5. How often comes after who. A key or token that is not known yet is looked at only where its address has
    not failed too often; one that is known gets through.
 """
 
@@ -20,6 +21,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.input.ticket import take_ticket
+from app.api.origin import STREAM, Origins
 from app.api.output.exceptions import respond
 from app.api.output.handshake import deny
 from app.problems import ProblemError, ProblemType
@@ -28,6 +31,7 @@ from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.principal import ANYBODY, Permission, Principal, anybody_at
 from app.security.rates import Rates
+from app.security.tickets import Purpose
 
 PRINCIPAL: Final = "tidegate.principal"
 """Where a request keeps who makes it."""
@@ -92,6 +96,10 @@ ACCESS: Final = Access(
 )
 
 
+TICKETED: Final = {STREAM: Purpose.SUBSCRIBE, "/v1/ws": Purpose.WEBSOCKET}
+"""Where a GET may bring a ticket, and what it has to be for."""
+
+
 class Guard:
     """Finds out who makes a request, and whether its route is open to them (ASGI middleware).
 
@@ -99,8 +107,9 @@ class Guard:
         app: what stands behind.
         authentication: finds the principal.
         authorization: decides about scopes.
+        origins: decides about web pages and host names.
         rates: how often a principal may make requests, and an address fail.
-        audit: is told of requests whose principal is not found.
+        audit: is told of requests that are refused here.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class Guard:
         app: ASGIApp,
         authentication: Authentication,
         authorization: Authorization,
+        origins: Origins,
         rates: Rates,
         audit: Audit,
     ) -> None:
@@ -115,6 +125,7 @@ class Guard:
         self._audit = audit
         self._authentication = authentication
         self._authorization = authorization
+        self._origins = origins
         self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,11 +142,7 @@ class Guard:
         if not rule.is_public:
             try:
                 peer.set(scope.get("client"))
-                principal = self._authentication.recall(scope)
-                if principal is None:
-                    principal = await self._authenticate(scope, f"{method} {path}")
-                elif principal is ANYBODY:
-                    principal = anybody_at(_address(scope))
+                principal = await self._admit(scope, method, path)
                 if self._rates.has_headers:
                     send = self._telling(principal, send)
                     if self._rates.requests is not None:
@@ -152,13 +159,29 @@ class Guard:
             scope[PRINCIPAL] = principal
         await self._app(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope, call: str) -> Principal:
+    async def _admit(self, scope: Scope, method: str, path: str) -> Principal:
+        """Who makes the request, by a name of the bridge and from a page that may."""
+        principal = None
+        action = "authenticate"
         try:
-            with self._attempt(_address(scope)):
-                return await self._authentication.authenticate(scope)
+            ticket = take_ticket(scope) if path in TICKETED and method == "GET" else None
+            self._origins.require_host(scope)
+            found = self._authentication.recall(scope) if ticket is None else None
+            if found is None:
+                with self._attempt(_address(scope)):
+                    if ticket is None:
+                        found = await self._authentication.authenticate(scope)
+                    else:
+                        found = await self._authentication.redeem(ticket, TICKETED[path])
+            elif found is ANYBODY:
+                found = anybody_at(_address(scope))
+            principal = found
+            action = "origin"
+            self._origins.require_page(scope, principal, path)
         except ProblemError as problem:
-            self._audit.refused("authenticate", None, call, reason=problem.detail)
+            self._audit.refused(action, principal, f"{method} {path}", reason=problem.detail)
             raise
+        return principal
 
     @contextmanager
     def _attempt(self, address: str) -> Iterator[None]:

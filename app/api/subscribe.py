@@ -17,6 +17,7 @@ from app.api.input.headers import read_headers, refuse_idempotency_key, refuse_m
 from app.api.input.negotiation import is_named, preferred
 from app.api.input.query import NoQuery, parse_query
 from app.api.input.stream_options import SubscribeQuery, SubscribeRequest
+from app.api.output.answer import NO_STORE
 from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
 from app.api.stream.cloud_event_forms import CloudEventLinesForm, CloudEventStreamForm
@@ -111,7 +112,7 @@ class SubscribeRoute(RawRoute):
         outlet = Outlet(self._hub, listener, form, self._pace(request), self._wheel)
         headers = [
             (b"content-type", form.media_type.encode("ascii")),
-            (b"cache-control", b"no-store"),
+            NO_STORE,
             (b"x-accel-buffering", b"no"),
             (POSITION, str(position).encode("ascii")),
         ]

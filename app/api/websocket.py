@@ -35,7 +35,7 @@ class WebSocketRoute(BaseRoute):
         hub: the hub.
         subscriptions: makes listeners within the bounds of the settings.
         holdings: knows who holds which WebSocket.
-        settings: the bounds, and the origins of web pages that may connect.
+        settings: the bounds.
         rates: how often a principal may connect, and send.
     """
 
@@ -70,7 +70,6 @@ class WebSocketRoute(BaseRoute):
         await receive()
         try:
             parse_query(scope["query_string"], NoQuery)
-            self._check_origin(scope)
             subprotocol = _choose(scope["subprotocols"])
             principal = principal_of(scope)
             with self._holdings.room(principal):
@@ -103,24 +102,6 @@ class WebSocketRoute(BaseRoute):
         if listener.close_reason is not None:
             raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; connect again in a moment")
         return listener
-
-    def _check_origin(self, scope: Scope) -> None:
-        """A browser lets any page open a WebSocket to anywhere, and says whose page it is (RFC 6455 §10.2).
-
-        Raises:
-            ProblemError: FORBIDDEN for a page that is neither the bridge's own nor named in the settings.
-        """
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        own = headers.get(b"host", b"").decode("latin-1")
-        if not origin or origin.partition("://")[2] == own or origin in self._settings.cors_origins:
-            return
-        raise ProblemError(
-            ProblemType.FORBIDDEN,
-            f"web pages of {origin} may not connect",
-            field="Origin",
-            hint="add the origin to TIDEGATE_CORS_ORIGINS",
-        )
 
 
 class UpgradeRoute(RawRoute):

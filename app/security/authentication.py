@@ -5,20 +5,25 @@ Rules:
 1. Without a way to show who one is, everybody is ``ANYBODY``. With one, whoever shows nothing is refused.
 2. Each way looks at the requests that are meant for it, and at no other: the first that says so decides.
 3. A refusal tells the caller what is wrong with what it sent, and nothing of what would be right.
-4. What was found for a token is kept by the way that found it, and for no longer than it holds.
+4. A request that brings a ticket is judged by the ticket alone.
+5. What was found for a token is kept by the way that found it, and for no longer than it holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from app.problems import ProblemError, ProblemType
 from app.security.authorization_header import has_authorization
-from app.security.principal import ANYBODY, Principal
+from app.security.principal import ANYBODY, Principal, anybody_at
+from app.security.tickets import Purpose, Tickets
 
 Scope = MutableMapping[str, Any]
+
+AMBIENT: Final = "tidegate.ambient"
+"""The key of the ASGI scope that is set where a browser adds what shows who one is, whatever page asks."""
 
 
 class Ended(Enum):
@@ -71,11 +76,15 @@ class Authentication:
     Args:
         methods: the ways, in the order in which they are asked.
         parts: what they lean on.
+        tickets: the tickets that principals were given.
     """
 
-    def __init__(self, methods: Sequence[Method] = (), parts: Sequence[Part] = ()) -> None:
+    def __init__(
+        self, methods: Sequence[Method] = (), parts: Sequence[Part] = (), *, tickets: Tickets | None = None
+    ) -> None:
         self._methods = tuple(methods)
         self._parts = tuple(parts)
+        self._tickets = tickets
         challenges = dict.fromkeys(each.challenge for each in self._methods if each.challenge)
         self._challenge = ", ".join(challenges)
 
@@ -88,6 +97,10 @@ class Authentication:
     def faults(self) -> list[str]:
         """What is wrong with what the ways lean on: what they knew before holds meanwhile."""
         return [part.fault for part in self._parts if part.fault is not None]
+
+    def with_tickets(self, tickets: Tickets) -> Authentication:
+        """The same ways, and tickets."""
+        return Authentication(self._methods, self._parts, tickets=tickets)
 
     def start(self) -> None:
         """Begin to watch what the ways lean on; in a running event loop."""
@@ -135,8 +148,50 @@ class Authentication:
             headers=headers,
         )
 
+    async def redeem(self, ticket: str, purpose: Purpose) -> Principal:
+        """The principal that a ticket makes; the ticket is used up, whatever comes of it.
+
+        Args:
+            ticket: the ticket.
+            purpose: what it is used for.
+
+        Raises:
+            ProblemError: UNAUTHENTICATED where it is not good, or not for this; TICKETS_UNAVAILABLE.
+        """
+        found = None if self._tickets is None else await self._tickets.redeem(ticket)
+        if found is None:
+            refusal = "the ticket is unknown: it was used before, or its time is over"
+        elif found.purpose is not purpose:
+            refusal = f"the ticket is for {found.purpose.words}, and this is {purpose.words}"
+        else:
+            try:
+                asked_by = self.recall(found.scope) or await self.authenticate(found.scope)
+            except ProblemError as problem:
+                if problem.kind is not ProblemType.UNAUTHENTICATED:
+                    raise
+                refusal = f"what the ticket was asked for with is good no more: {problem.detail}"
+            else:
+                client = found.scope["client"]
+                if asked_by is ANYBODY and client is not None:
+                    asked_by = anybody_at(client[0])
+                principal = found.principal(asked_by)
+                if principal is not None:
+                    return principal
+                refusal = "what the ticket was asked for is granted no more"
+        raise ProblemError(
+            ProblemType.UNAUTHENTICATED,
+            refusal,
+            field="ticket",
+            hint="a ticket is good once; ask for one by POST /v1/tickets each time you connect",
+            headers={"WWW-Authenticate": self._challenge or "Bearer"},
+        )
+
     def why_ended(self, principal: Principal) -> Ended | None:
-        """Why a principal that was good is good no more; None where it still is. Never waits."""
+        """Why a principal that was good is good no more; None where it still is. Never waits.
+
+        The principal of a ticket is good for as long as the one that asked for it.
+        """
+        principal = principal.asked_by or principal
         if principal.has_expired():
             return Ended.EXPIRED
         for method in self._methods:
@@ -151,3 +206,5 @@ class Authentication:
             await method.close()
         for part in self._parts:
             await part.close()
+        if self._tickets is not None:
+            await self._tickets.close()

@@ -8,11 +8,13 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from app.problems import ProblemError, ProblemType
 from app.security.audit import Audit
 from app.security.authentication import Authentication, Ended
+from app.security.grants import Grant, Grants
 from app.security.principal import Permission, Principal
 from tidegate.message import Message
 
@@ -90,6 +92,31 @@ class Authorization:
             rule = principal.grants.allows_subscribe(topic_filter, qos)
             self._audit.allowed(action, principal, topic_filter, rule=rule, qos=qos)
 
+    def narrow(
+        self, principal: Principal, publish: Sequence[str] | None, subscribe: Sequence[str] | None
+    ) -> Grants | None:
+        """Part of what a principal is granted; None for all of it.
+
+        Args:
+            principal: whose grants.
+            publish: filters to publish to, valid and not shared; None for all that is granted.
+            subscribe: filters to follow, valid; None for all that is granted.
+
+        Raises:
+            ProblemError: NOT_GRANTED, with a JSON pointer to the filter; RESERVED_TOPIC as above.
+        """
+        grants = principal.grants
+        if publish is None and subscribe is None:
+            return None
+        return Grants(
+            grants.publish
+            if publish is None
+            else self._all_within(principal, grants.publish_within, publish, "publish"),
+            grants.subscribe
+            if subscribe is None
+            else self._all_within(principal, grants.subscribe_within, subscribe, "subscribe"),
+        )
+
     def require_permission(self, principal: Principal, permission: Permission, call: str) -> None:
         """Let a call that needs a scope be made, or refuse it.
 
@@ -111,6 +138,23 @@ class Authorization:
                 f"the call needs the scope {permission.value}, which is not granted",
                 hint=f"use an API key or a token with the scope {permission.value}",
             )
+
+    def _all_within(
+        self,
+        principal: Principal,
+        within: Callable[[str], tuple[Grant, ...]],
+        filters: Sequence[str],
+        member: str,
+    ) -> list[Grant]:
+        found: list[Grant] = []
+        for index, each in enumerate(filters):
+            part = within(each)
+            if not part:
+                reason = "no grant covers it"
+                self._audit.refused("ticket", principal, each, reason=reason)
+                raise _refusal(f"{member} to", each, reason, field=f"/{member}/{index}")
+            found += part
+        return found
 
 
 def _refusal(action: str, topic: str, reason: str, *, field: str) -> ProblemError:

@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from app.problems import ProblemError, ProblemType
-from app.security.authentication import Ended, Scope
+from app.security.authentication import AMBIENT, Ended, Scope
 from app.security.principal import Principal, Source
 from app.security.subjects import Subjects
-from app.security.tokens import AMBIENT
 from app.security.watched_file import WatchedFile
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

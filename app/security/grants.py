@@ -17,7 +17,7 @@ from typing import Final
 
 from app.security.covering import covers_levels, levels_of
 from tidegate.errors import TopicError
-from tidegate.topics import validate_filter, validate_topic
+from tidegate.topics import split_share, validate_filter, validate_topic
 
 SUBJECT: Final = "{sub}"
 
@@ -127,6 +127,34 @@ class Grants:
         """
         return _why_not(self._subscribe, levels_of(topic_filter), qos, retain=False)
 
+    def include(self, other: Grants) -> bool:
+        """Whether whatever other grants allow is allowed by these."""
+        return all(
+            self.why_not_subscribe(each.topic_filter, each.max_qos) is None for each in other.subscribe
+        ) and all(
+            any(
+                mine.max_qos >= each.max_qos and mine.may_retain >= each.may_retain
+                for mine in self.publish_within(each.topic_filter)
+            )
+            for each in other.publish
+        )
+
+    def publish_within(self, topic_filter: str) -> tuple[Grant, ...]:
+        """The part of what may be published that a filter is; empty where no grant covers it.
+
+        Args:
+            topic_filter: a valid topic filter, not shared.
+        """
+        return _within(self._publish, topic_filter)
+
+    def subscribe_within(self, topic_filter: str) -> tuple[Grant, ...]:
+        """The part of what may be followed that a filter is; empty where no grant covers it.
+
+        Args:
+            topic_filter: a valid topic filter, shared or not.
+        """
+        return _within(self._subscribe, split_share(topic_filter)[1])
+
 
 class EveryGrant(Grants):
     """The grants of a bridge without authentication: all but to publish to topics that begin with ``$``."""
@@ -166,6 +194,12 @@ def _is_plain_level(subject: str) -> bool:
     except TopicError:
         return False
     return True
+
+
+def _within(grants: tuple[_Ready, ...], topic_filter: str) -> tuple[Grant, ...]:
+    asked = levels_of(topic_filter)
+    covering = (each.grant for each in grants if covers_levels(each.levels, asked))
+    return tuple(replace(each, topic_filter=topic_filter) for each in covering)
 
 
 def _rule(grants: tuple[_Ready, ...], levels: tuple[str, ...], qos: int, *, retain: bool) -> str:

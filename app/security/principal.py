@@ -41,6 +41,7 @@ class Principal:
         scopes: what else it may do; names that the bridge does not know mean nothing.
         expires_at: when it ends, in seconds since 1970; None where it does not by itself.
         credential_id: which key or token it was: the id of an API key, the ``jti`` of a JWT; never a secret.
+        asked_by: of a ticket, the principal that asked for it.
         address: where the request came from, of a bridge without authentication; else empty.
     """
 
@@ -50,6 +51,7 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     expires_at: float | None = None
     credential_id: str | None = None
+    asked_by: Principal | None = None
     address: str = ""
 
     @property
@@ -58,12 +60,12 @@ class Principal:
 
         A ticket is no principal of its own: it stands for whoever asked for it.
         """
-        return f"{self.source.value}:{self.subject}"
+        return f"{(self.asked_by or self).source.value}:{self.subject}"
 
     @property
     def bounded_as(self) -> str:
         """Whose bounds count: its own, and without authentication those of the address."""
-        return f"{self.source.value}:{self.address or self.subject}"
+        return f"{(self.asked_by or self).source.value}:{self.address or self.subject}"
 
     def has_expired(self) -> bool:
         """Whether its time is over."""

@@ -22,7 +22,7 @@ import jwt
 from jwt.exceptions import InvalidSubjectError
 
 from app.problems import ProblemError
-from app.security.authentication import Ended, Scope
+from app.security.authentication import AMBIENT, Ended, Scope
 from app.security.authorization_header import CHALLENGE, bearer_of, has_authorization, refusal
 from app.security.claims import TokenPrincipal, principal_of_claims
 from app.security.cookies import cookie_of
@@ -31,9 +31,6 @@ from app.security.principal import Principal
 from app.security.revoked_tokens import Revoked
 from app.security.verification_keys import KeySource
 from app.security.watched_file import WatchedFile
-
-AMBIENT: Final = "tidegate.ambient"
-"""The key of the ASGI scope that is set where a browser adds what shows who one is, whatever page asks."""
 
 MAX_TOKEN_BYTES: Final = 8192
 _KEPT: Final = 10_000

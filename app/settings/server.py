@@ -43,6 +43,13 @@ class ServerSettings(BaseSettings):
         "its own pages may.",
         examples=["https://panel.example,https://plant.example"],
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Host names by which the bridge may be called, with commas between them, besides "
+        "addresses and `localhost`. Left out, any name will do where there is authentication or where "
+        "`TIDEGATE_INSECURE` opens another address than loopback.",
+        examples=["bridge.example,tidegate.plant.svc"],
+    )
     insecure: bool = Field(
         False,
         description="Listen on an address other than loopback also with no authentication: whoever reaches "
@@ -74,6 +81,14 @@ class ServerSettings(BaseSettings):
                     f"{origin!r} is no origin; write scheme and host alone, as in https://panel.example"
                 )
         return origins
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if set("/:*@?# ") & set(host):
+                raise ValueError(f"{host!r} is no host name; write it alone, as in bridge.example")
+        return hosts
 
 
 def is_loopback(host: str) -> bool:

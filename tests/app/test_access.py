@@ -36,6 +36,7 @@ RULES: Final = {
     "subscribe_by_body": GRANTS,
     "open_websocket": GRANTS,
     "get_principal": GRANTS,
+    "create_ticket": GRANTS,
     "get_status": STATUS,
     "get_livez": PUBLIC,
     "get_readyz": PUBLIC,

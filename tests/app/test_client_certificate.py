@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from app.problems import ProblemError, ProblemType
-from app.security.authentication import Ended
+from app.security.authentication import AMBIENT, Ended
 from app.security.client_certificate import ClientCertificates
 from app.security.principal import Source
 from app.security.subjects import watched_subjects
-from app.security.tokens import AMBIENT
 from app.security.watched_file import WatchedFile
 from tests.support.bridge import running_bridge
 from tests.support.mosquitto import Mosquitto

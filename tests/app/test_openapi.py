@@ -11,6 +11,7 @@ from app.api.input.query import ClearQuery, PublishQuery, RetainedQuery, TopicQu
 from app.api.input.request_options import RequestQuery
 from app.api.input.stream_options import SubscribeRequest
 from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
+from app.api.tickets import TicketAnswer, TicketRequest
 from app.problems import Problem, ProblemType
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.mosquitto import Mosquitto
@@ -33,6 +34,7 @@ OPERATIONS = {
     "open_websocket": ("get", "/v1/ws"),
     "get_status": ("get", "/v1/status"),
     "get_principal": ("get", "/v1/principal"),
+    "create_ticket": ("post", "/v1/tickets"),
     "get_livez": ("get", "/livez"),
     "get_readyz": ("get", "/readyz"),
 }
@@ -191,7 +193,16 @@ def test_the_pattern_tells_what_a_user_property_is(
 def test_the_examples_are_what_the_models_take(document: dict[str, Any]) -> None:
     """An example that a reader copies works."""
     schemas = document["components"]["schemas"]
-    for model in (BatchAnswer, PublishRequest, PublishAnswer, RetainedMessage, SubscribeRequest, Problem):
+    for model in (
+        BatchAnswer,
+        PublishRequest,
+        PublishAnswer,
+        RetainedMessage,
+        SubscribeRequest,
+        TicketAnswer,
+        TicketRequest,
+        Problem,
+    ):
         examples = schemas[model.__name__]["examples"]
         assert examples
         for example in examples:

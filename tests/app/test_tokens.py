@@ -12,10 +12,10 @@ import jwt
 import pytest
 
 from app.problems import ProblemError, ProblemType
-from app.security.authentication import Ended
+from app.security.authentication import AMBIENT, Ended
 from app.security.principal import Principal, Source
 from app.security.revoked_tokens import watched_revocations
-from app.security.tokens import AMBIENT, MAX_TOKEN_BYTES, Tokens
+from app.security.tokens import MAX_TOKEN_BYTES, Tokens
 from app.security.verification_keys import StaticKey, read_key
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.command import run_command

@@ -81,7 +81,7 @@ def test_other_subprotocols_are_refused(bridge: Bridge) -> None:
     assert SUBPROTOCOL in problem["detail"]
 
 
-@pytest.mark.parametrize("query", ["topic=a", "ticket=x", "x=%ff"])
+@pytest.mark.parametrize("query", ["topic=a", "tickets=x", "x=%ff"])
 def test_query_parameters_are_refused(bridge: Bridge, query: str) -> None:
     """What a socket is to do is said in frames."""
     status, problem = refusal(bridge, path=f"/v1/ws?{query}")

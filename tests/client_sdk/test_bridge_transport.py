@@ -69,6 +69,7 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.UNAUTHENTICATED: NotAuthorizedError,
     ProblemType.NOT_AUTHORIZED: NotAuthorizedError,
     ProblemType.FORBIDDEN: NotAuthorizedError,
+    ProblemType.NOT_GRANTED: NotAuthorizedError,
     ProblemType.BODY_TIMEOUT: NotConnectedError,
     ProblemType.BROKER_UNAVAILABLE: NotConnectedError,
     ProblemType.IDEMPOTENCY_UNAVAILABLE: NotConnectedError,
@@ -86,6 +87,7 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.OUTCOME_UNKNOWN: OutcomeUnknownError,
     ProblemType.BROKER_TIMEOUT: MQTTTimeoutError,
     ProblemType.NO_REPLY: MQTTTimeoutError,
+    ProblemType.TICKETS_UNAVAILABLE: NotConnectedError,
 }
 REASON_CODES = {
     ProblemType.NOT_AUTHORIZED: 0x87,

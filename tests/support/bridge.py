@@ -111,10 +111,10 @@ class Bridge:
             headers: more headers; ``Content-Length`` is added where neither it nor chunks are there.
             body: the body, with its chunk marks where it is chunked.
         """
-        given = {name.lower(): value for name, value in (headers or {}).items()}
+        given = {"host": LOOPBACK} | {name.lower(): value for name, value in (headers or {}).items()}
         if "content-length" not in given and "transfer-encoding" not in given:
             given["content-length"] = str(len(body))
-        lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Host: bridge", b"Connection: close"]
+        lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Connection: close"]
         lines += [f"{name}: {value}".encode("latin-1") for name, value in given.items()]
         with socket.create_connection((LOOPBACK, self.port), timeout=REQUEST_SECONDS) as connection:
             connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)

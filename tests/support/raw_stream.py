@@ -91,7 +91,7 @@ class RawStream:
         content = b"" if body is None else json.dumps(body).encode()
         lines = [
             f"GET /v1/subscribe?{query} HTTP/1.1" if body is None else "POST /v1/subscribe HTTP/1.1",
-            "Host: bridge",
+            "Host: 127.0.0.1",
             f"Accept: {accept}",
         ]
         if token:

@@ -38,7 +38,7 @@ class Upload:
         self._socket.connect((LOOPBACK, port))
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         head = (
-            "POST /v1/publish/batch HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/x-ndjson\r\n"
+            "POST /v1/publish/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n"
             f"Accept: {accept}\r\n{authorization}Transfer-Encoding: chunked\r\n\r\n"
         )
         self._socket.sendall(head.encode())

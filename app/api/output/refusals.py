@@ -73,4 +73,4 @@ def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[st
         annotation: Any = fields[str(part)].annotation
         inner = next(each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields"))
         fields = inner.model_fields
-    return list(fields)
+    return [each.alias or name for name, each in fields.items()]
