@@ -6,22 +6,19 @@ import asyncio
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import ValidationError
 
 from app import doctor as checks
-from app import server
+from app import key_commands, server, token_commands
 from app.dev import run as development
 from app.main import create_app
-from app.settings import Settings
-from app.settings.errors import describe_errors
+from app.terminal import FAILED, WRONG_SETTINGS
+from app.terminal import fail as _fail
+from app.terminal import read_settings as _settings
 from tidegate.errors import MQTTError
-
-FAILED: Final = 1
-WRONG_SETTINGS: Final = 2
 
 cli = typer.Typer(
     name="tidegate",
@@ -33,6 +30,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+cli.add_typer(key_commands.commands, name="key")
+cli.add_typer(token_commands.commands, name="token")
 
 Host = Annotated[
     str | None,
@@ -200,16 +200,3 @@ def _show_step(step: checks.Step) -> None:
     typer.echo(f"{word:<7} {step.name:<10} {step.milliseconds:>7.1f} ms  {step.detail}")
     if step.advice:
         typer.echo(f"{'':<8}{step.advice}")
-
-
-def _settings(**options: Any) -> Settings:
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        _fail(describe_errors(error), WRONG_SETTINGS)
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    for line in text.splitlines():
-        typer.echo(f"tidegate: {line}", err=True)
-    raise typer.Exit(status)

@@ -42,6 +42,7 @@ from app.publishing.trace_context import NAMES
 from app.security.audit import Audit
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
+from app.security.configured import authentication_of
 from app.security.rates import Rates
 from app.settings import Settings
 from tidegate.connection import Connect
@@ -58,8 +59,9 @@ def create_app(
         authentication: how principals are found, for a test; that of the settings where it is left out.
 
     Raises:
-        ConfigurationError: a file that the settings name cannot be used.
+        ConfigurationError: a file or a key that the settings name cannot be used.
     """
+    methods = authentication_of(settings) if authentication is None else authentication
     link = BrokerLink(settings, settings.connect_options(), connect=connect)
     journal = Journal(
         max_messages=settings.journal_max_messages,
@@ -80,6 +82,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        methods.start()
         await link.start()
         holdings.start()
         try:
@@ -110,7 +113,6 @@ def create_app(
     app.state.link = link
     app.state.hub = hub
     app.include_router(health.create_router(link, hub, idempotency.memory))
-    methods = Authentication() if authentication is None else authentication
     audit = Audit(
         publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
         max_refusals=settings.audit_max_refusals_per_second,
@@ -122,7 +124,7 @@ def create_app(
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
-    app.include_router(status.create_router(link, hub, requests.counts, schemas))
+    app.include_router(status.create_router(link, hub, requests.counts, methods, schemas))
     app.include_router(principal.router)
     app.include_router(console.router)
     topics = TopicsRoute(

@@ -87,6 +87,7 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
     operation["security"] = [{"bearer": []}]
     answers = operation["responses"]
     _add_problem(answers, ProblemType.UNAUTHENTICATED)
+    _add_problem(answers, ProblemType.AUTHENTICATION_UNAVAILABLE)
     _add_problem(answers, ProblemType.TOO_MANY_REQUESTS)
     for status, answer in answers.items():
         if str(status).startswith("2"):

@@ -203,6 +203,12 @@ class ProblemType(Enum):
         "Refused by the broker",
         "The broker answered with a reason code that says no; reason_code and reason tell which.",
     )
+    AUTHENTICATION_UNAVAILABLE = (
+        "authentication-unavailable",
+        503,
+        "Authentication not available",
+        "The keys that tokens are verified with cannot be had from their issuer; nothing was done.",
+    )
     BROKER_UNAVAILABLE = (
         "broker-unavailable",
         503,

@@ -179,7 +179,7 @@ def url_of(listening: socket.socket) -> str:
 
 def warn_if_insecure(settings: Settings, url: str) -> None:
     """Say loudly that nobody is asked who they are, where the settings allow it beyond loopback."""
-    if settings.insecure:
+    if settings.insecure and not settings.has_authentication:
         logger.warning(
             "INSECURE: there is no authentication, and TIDEGATE_INSECURE is set: whoever reaches %s may read "
             "and publish everything that the broker lets the bridge",
@@ -247,6 +247,6 @@ def configure_logging(level: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
-            "loggers": {"uvicorn": quiet, "asyncio": quiet},
+            "loggers": {"uvicorn": quiet, "asyncio": quiet, "httpx": quiet},
         }
     )

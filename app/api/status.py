@@ -14,6 +14,7 @@ from app.hub.hub import Hub
 from app.problems import ProblemType, documented
 from app.publishing.replies import ReplyCounts
 from app.publishing.schemas import Schemas
+from app.security.authentication import Authentication
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
@@ -116,11 +117,23 @@ class SchemasStatus(BaseModel):
     )
 
 
+class AuthenticationStatus(BaseModel):
+    """How callers show who they are."""
+
+    required: bool = Field(description="Whether they have to.")
+    faults: list[str] = Field(
+        description="What is wrong with the files and keys that it leans on, in words. What was read of them "
+        "before holds meanwhile.",
+        examples=[[]],
+    )
+
+
 class Status(BaseModel):
     """Where a bridge stands."""
 
     version: str = Field(description="The bridge's version.", examples=["0.1.0"])
     broker: BrokerStatus
+    authentication: AuthenticationStatus
     streams: StreamsStatus
     schemas: SchemasStatus | None = Field(description="Null where no schemas are set.")
     requests: RequestsStatus
@@ -131,9 +144,13 @@ class Status(BaseModel):
 
 
 def create_router(
-    link: BrokerLink, hub: Hub, counts: ReplyCounts, schemas: Schemas | None = None
+    link: BrokerLink,
+    hub: Hub,
+    counts: ReplyCounts,
+    authentication: Authentication,
+    schemas: Schemas | None = None,
 ) -> APIRouter:
-    """The call, for one broker link, its hub, what became of requests, and schemas where there are some."""
+    """The call, for one broker link, its hub, its callers, what became of requests, and its schemas."""
     router = APIRouter(tags=["status"])
 
     @router.get(
@@ -149,6 +166,9 @@ def create_router(
         return Status(
             version=version("tidegate-bridge"),
             broker=_broker(link),
+            authentication=AuthenticationStatus(
+                required=authentication.is_required, faults=authentication.faults
+            ),
             streams=StreamsStatus(
                 open=hub.listeners,
                 ended={reason.reason: count for reason, count in hub.ended.items()},

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from app.problems import ProblemError, ProblemType
+from app.security.authorization_header import has_authorization
 from app.security.principal import ANYBODY, Principal
 
 Scope = MutableMapping[str, Any]
@@ -50,15 +51,31 @@ class Method(Protocol):
         """Release what is held."""
 
 
+class Part(Protocol):
+    """What ways lean on and what runs beside them, such as a file that is watched."""
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with it now, in words; None where nothing is."""
+
+    def start(self) -> None:
+        """Begin; in a running event loop."""
+
+    async def close(self) -> None:
+        """End, and release what is held."""
+
+
 class Authentication:
     """All ways together.
 
     Args:
         methods: the ways, in the order in which they are asked.
+        parts: what they lean on.
     """
 
-    def __init__(self, methods: Sequence[Method] = ()) -> None:
+    def __init__(self, methods: Sequence[Method] = (), parts: Sequence[Part] = ()) -> None:
         self._methods = tuple(methods)
+        self._parts = tuple(parts)
         challenges = dict.fromkeys(each.challenge for each in self._methods if each.challenge)
         self._challenge = ", ".join(challenges)
 
@@ -66,6 +83,16 @@ class Authentication:
     def is_required(self) -> bool:
         """Whether a request has to show who makes it."""
         return bool(self._methods)
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with what the ways lean on: what they knew before holds meanwhile."""
+        return [part.fault for part in self._parts if part.fault is not None]
+
+    def start(self) -> None:
+        """Begin to watch what the ways lean on; in a running event loop."""
+        for part in self._parts:
+            part.start()
 
     def recall(self, scope: Scope) -> Principal | None:
         """The principal of a request that needs no more than a look; never waits."""
@@ -100,7 +127,9 @@ class Authentication:
         headers = {"WWW-Authenticate": self._challenge} if self._challenge else {}
         raise ProblemError(
             ProblemType.UNAUTHENTICATED,
-            "the request does not show who makes it",
+            "what the Authorization header carries is nothing that the bridge takes"
+            if has_authorization(scope)
+            else "the request does not show who makes it",
             field="Authorization",
             hint="send Authorization: Bearer with an API key or a token",
             headers=headers,
@@ -120,3 +149,5 @@ class Authentication:
         """Release what the ways hold."""
         for method in self._methods:
             await method.close()
+        for part in self._parts:
+            await part.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
@@ -14,7 +15,7 @@ from app.settings import Settings
 from app.settings.limits import check_rate
 from app.settings.sources import PREFIX, variable
 
-_SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url"})
+_SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url", "jwt_key"})
 _SERVICE_LINKS: Final = (
     "Kubernetes sets it for a Service named 'tidegate'; set enableServiceLinks: false in the pod"
 )
@@ -40,7 +41,7 @@ def allowed(field: FieldInfo) -> str:
         return "one of " + ", ".join(get_args(kind))
     if get_origin(kind) is tuple:
         return "a list with commas"
-    if kind == FilePath:
+    if kind in (FilePath, Path):
         return "the path of a file"
     if kind == DirectoryPath:
         return "the path of a directory"
