@@ -65,7 +65,10 @@ class Access:
     """
 
     def __init__(self, rules: tuple[tuple[str, Rule], ...]) -> None:
-        self._rules = tuple((re.compile(pattern, re.DOTALL).fullmatch, rule) for pattern, rule in rules)
+        # The router's patterns end in ``$``, which takes a line break behind the path (``/v1/status%0A``) too.
+        self._rules = tuple(
+            (re.compile(rf"(?:{pattern})\n?", re.DOTALL).fullmatch, rule) for pattern, rule in rules
+        )
 
     def rule(self, method: str, path: str) -> Rule:
         """The rule of a request.

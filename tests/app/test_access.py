@@ -132,6 +132,14 @@ def test_encoding_a_path_otherwise_does_not_lead_around_its_rule(bridge: Bridge)
     assert bridge.raw("GET", b"/console/..%2f..%2fv1/status", headers={}).status in (401, 404)
 
 
+def test_a_line_break_behind_a_path_does_not_lead_around_its_scope(bridge: Bridge) -> None:
+    """The router takes ``/v1/status%0A`` for ``/v1/status``; so does the guard."""
+    assert bridge.raw("GET", b"/v1/status%0A", headers=bearer("operator")).status == 200
+    assert bridge.raw("GET", b"/v1/status%0A", headers=bearer("reader")).status == 403
+    for method, path in (("GET", "/metrics"), ("GET", "/v1/credentials"), ("PUT", "/v1/credentials/x")):
+        assert ACCESS.rule(method, f"{path}\n") == ACCESS.rule(method, path) != GRANTS
+
+
 WRITES: Final = [
     ("POST", "/v1/topics/{topic}", b"x"),
     ("PUT", "/v1/topics/{topic}", b"x"),
