@@ -65,7 +65,7 @@ class Access:
     """
 
     def __init__(self, rules: tuple[tuple[str, Rule], ...]) -> None:
-        # The router's patterns end in ``$``, which takes a line break behind the path (``/v1/status%0A``) too.
+        # The router's patterns end in ``$``, which lets a line break follow the path: ``/v1/status%0A``.
         self._rules = tuple(
             (re.compile(rf"(?:{pattern})\n?", re.DOTALL).fullmatch, rule) for pattern, rule in rules
         )

@@ -41,6 +41,7 @@ from app.publishing.idempotency import fingerprint_of
 from app.publishing.replies import QOS
 from app.publishing.requests import Question, Requests
 from app.security.authorization import Authorization
+from app.security.principal import Principal
 from app.settings import Settings
 from tidegate.errors import refusal
 from tidegate.message import NO_PROPERTIES, Message, Properties
@@ -92,6 +93,7 @@ class RequestsRoute(RawRoute):
         key = headers.idempotency_key
         if key is None:
             replies = await _unless_left(receive, asyncio.create_task(self._requests.ask(question)))
+            self._authorization.require_current(question.principal)
             await self._answer(send, query, form, replies)
         else:
             work = partial(self._ask, query, form, question)
@@ -100,13 +102,19 @@ class RequestsRoute(RawRoute):
             more = repr((question.response_topic, query.replies, query.timeout)).encode()
             fingerprint = fingerprint_of(f"POST {self.path_format}", question.message, more)
             qos = question.message.qos
-            await self._once.answer(
-                partial(answer, send), question.principal, key, fingerprint, qos, work, late
-            )
+            write = partial(self._write, question.principal, send)
+            await self._once.answer(write, question.principal, key, fingerprint, qos, work, late)
 
     async def _ask(self, query: RequestQuery, form: str, question: Question, send: Send) -> None:
         """Ask and answer, also when the client leaves: who comes back with its key gets the reply."""
         await self._answer(send, query, form, await self._requests.ask(question))
+
+    async def _write(
+        self, principal: Principal, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Answer, unless the wait was longer than the principal is good for."""
+        self._authorization.require_current(principal)
+        await answer(send, status, headers, body)
 
     async def _answer(self, send: Send, query: RequestQuery, form: str, replies: list[Event]) -> None:
         if query.replies is None:

@@ -48,6 +48,11 @@ class CloseReason(Enum):
         self.reason = reason
         self.may_reconnect = may_reconnect
 
+    @property
+    def is_pressing(self) -> bool:
+        """Whether a reader that takes nothing is not waited for."""
+        return self in (CloseReason.SHUTDOWN, CloseReason.TOKEN_EXPIRED, CloseReason.TOKEN_REVOKED)
+
     def event(self) -> ControlEvent:
         """The last event of the stream."""
         return ControlEvent("close", {"reason": self.reason, "may_reconnect": self.may_reconnect})

@@ -3,7 +3,8 @@
 Rules:
 
 1. Every call of the API that publishes goes through ``Gate``; nothing else of the service does.
-2. Whether the principal may comes first, so that nobody learns what is checked of topics of others.
+2. Whether the principal may comes first, so that nobody learns what is checked of topics of others. It has to
+   be good still: a body, a batch and a WebSocket take longer than a token may last.
 3. How often comes next; what the broker has no room for is not counted.
 4. A check looks at one message and returns, or raises ``ProblemError``; it neither waits nor changes it.
 5. A message that a check refuses is never sent.
@@ -81,8 +82,9 @@ class Gate:
             field: where its topic came from, for a problem.
 
         Raises:
-            ProblemError: the principal may not (NOT_GRANTED, RESERVED_TOPIC), or not so often
-                (TOO_MANY_REQUESTS), a check refuses the message, or the bridge stops (SHUTTING_DOWN).
+            ProblemError: the principal is good no more (UNAUTHENTICATED), may not (NOT_GRANTED,
+                RESERVED_TOPIC), or not so often (TOO_MANY_REQUESTS), a check refuses the message, or the
+                bridge stops (SHUTTING_DOWN).
             MQTTError: what ``Session.publish`` raises.
         """
         self._check(principal, message, field)
@@ -123,6 +125,7 @@ class Gate:
     def _check(self, principal: Principal, message: Message, field: str) -> None:
         if self._has_stopped:
             raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; nothing was sent")
+        self._authorization.require_current(principal)
         self._authorization.require_publish(principal, message, field=field)
         if self._rate is not None:
             self._rate.take(principal.bounded_as)

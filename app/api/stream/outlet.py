@@ -33,7 +33,7 @@ buffer."""
 
 
 FAREWELL_SECONDS: Final = 1.0
-"""How long a reader that takes nothing may keep a bridge that stops."""
+"""How long a reader that takes nothing keeps a bridge that stops, or a stream that it may follow no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Outlet:
     __slots__ = (
         "_abort",
         "_began_at",
+        "_farewell",
         "_form",
         "_has_ended",
         "_hub",
@@ -96,6 +97,7 @@ class Outlet:
         self._wheel = wheel
         self._wakes_at = 0
         self._sending: Sending | None = None
+        self._farewell: asyncio.TimerHandle | None = None
 
     async def begin(self, scope: Scope, send: Send, start: Message, opening: bytes) -> None:
         """Begin the response; if that fails the listener leaves.
@@ -130,6 +132,8 @@ class Outlet:
         finally:
             self._has_ended = True
             self._wheel.discard(self, self._wakes_at)
+            if self._farewell is not None:
+                self._farewell.cancel()
             if self._sending is not None:
                 self._sending.cancel()
             self._hub.leave(listener)
@@ -154,10 +158,11 @@ class Outlet:
             events = listener.take(PIECE_BYTES)
             if events:
                 sending.send({"type": "http.response.body", "body": self._encode(events), "more_body": True})
-        if listener.close_reason is CloseReason.SHUTDOWN and sending.is_blocked:
-            self._loop.call_later(FAREWELL_SECONDS, self.give_up)  # the bridge does not wait for it for long
-        elif listener.close_reason is not None and not (listener.is_due or sending.is_blocked):
+        reason = listener.close_reason
+        if reason is not None and not (listener.is_due or sending.is_blocked):
             self._end(sending)
+        if reason is not None and reason.is_pressing and sending.is_blocked and self._farewell is None:
+            self._farewell = self._loop.call_later(FAREWELL_SECONDS, self.give_up)
 
     def _encode(self, events: list[Event | ControlEvent]) -> bytes:
         listener = self._listener

@@ -327,12 +327,13 @@ class Socket:
         for stream in list(self._streams.values()):
             stream.write()
         reason = self._listener.close_reason
-        if reason is CloseReason.SHUTDOWN and not self._may_be_given_up:
-            # the bridge does not wait for long for a client that reads nothing, not even the close
-            self._may_be_given_up = True
-            asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self.give_up)
         if reason is not None and not sending.is_blocked:
             self._say_goodbye(reason)
+        has_to_go = reason is not None and reason.is_pressing and sending.is_blocked and not self._is_closing
+        if (reason is CloseReason.SHUTDOWN or has_to_go) and not self._may_be_given_up:
+            # nobody waits for long for a client that reads nothing, not even the close
+            self._may_be_given_up = True
+            asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self.give_up)
 
     def _say_goodbye(self, reason: CloseReason) -> None:
         assert self.sending is not None

@@ -45,11 +45,13 @@ class Subscriptions:
             The listener, and where the client stands before the first event.
 
         Raises:
-            ProblemError: a filter, a grant or a bound does not allow it, or the bridge stops.
+            ProblemError: the principal is good no more, a filter, a grant or a bound does not allow it, or
+                the bridge stops.
             RefusedError: the broker refused a filter.
             MQTTError: the broker is away or does not answer.
         """
         settings = self._settings
+        self._authorization.require_current(principal)
         if len(options.topics) > settings.max_filters_per_stream:
             raise ProblemError(
                 ProblemType.INVALID_PARAMETER,
