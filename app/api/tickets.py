@@ -126,7 +126,7 @@ class TicketsRoute(RawRoute):
         else:
             purpose, place = Purpose.WEBSOCKET, "ws"
             grants = self._socket_grants(principal, request)
-        ticket = await self._tickets.issue(scope, purpose, grants)
+        ticket = await self._tickets.issue(scope, purpose, grants, principal.bounded_as)
         expires_at = time.time() + LIFETIME_SECONDS
         if principal.expires_at is not None:
             expires_at = min(expires_at, principal.expires_at)

@@ -8,12 +8,14 @@ Rules:
    of it, and is used up whatever comes of it.
 3. It holds what the request for it showed. That is looked at again when it is used, so that it makes the
    principal that whoever asked is then, at any replica, with part of its grants and none of its scopes.
+4. In the memory of one bridge nobody has more than a tenth of the room for all.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -30,6 +32,10 @@ from app.security.principal import Principal, Source
 LIFETIME_SECONDS: Final = 30
 MAX_TICKETS: Final = 10_000
 """How many may wait in the memory of one bridge."""
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""What they may hold together: the headers that asked for them, and filters."""
+SHARES: Final = 10
+"""One caller may have so much less than all together."""
 
 _BYTES: Final = 32
 _NONCE: Final = bytes(12)
@@ -87,8 +93,8 @@ class Redeemed:
 class TicketStore(Protocol):
     """Keeps what tickets are good for, under their hashes."""
 
-    async def put(self, name: bytes, value: bytes) -> None:
-        """Keep a value for ``LIFETIME_SECONDS``.
+    async def put(self, name: bytes, value: bytes, owner: str) -> None:
+        """Keep a value for ``LIFETIME_SECONDS``; a store with bounds counts it for its owner.
 
         Raises:
             ProblemError: TOO_MANY_REQUESTS or TICKETS_UNAVAILABLE: it cannot be kept.
@@ -110,31 +116,44 @@ class MemoryTicketStore:
 
     Args:
         max_tickets: how many there may be.
+        max_bytes: how much they may hold.
         clock: tells the time in seconds.
     """
 
     def __init__(
-        self, *, max_tickets: int = MAX_TICKETS, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        max_tickets: int = MAX_TICKETS,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_tickets = max_tickets
+        self._max_bytes = max_bytes
         self._clock = clock
-        self._kept: dict[bytes, tuple[float, bytes]] = {}
+        self._kept: dict[bytes, tuple[float, bytes, str]] = {}
+        self._counts: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._all_bytes = 0
 
-    async def put(self, name: bytes, value: bytes) -> None:
+    async def put(self, name: bytes, value: bytes, owner: str) -> None:
         """``TicketStore.put``."""
         now = self._clock()
         self._forget(now)
-        if len(self._kept) >= self._max_tickets:
-            raise ProblemError(
-                ProblemType.TOO_MANY_REQUESTS,
-                f"{self._max_tickets} tickets wait to be used: as many as may be",
-                headers={"Retry-After": str(LIFETIME_SECONDS)},
-            )
-        self._kept[name] = (now + LIFETIME_SECONDS, value)
+        if (
+            self._counts[owner] >= self._max_tickets // SHARES
+            or self._bytes[owner] + len(value) > self._max_bytes // SHARES
+        ):
+            raise _too_many(f"{self._counts[owner]} tickets of yours")
+        if len(self._kept) >= self._max_tickets or self._all_bytes + len(value) > self._max_bytes:
+            raise _too_many("tickets of all callers together")
+        self._kept[name] = (now + LIFETIME_SECONDS, value, owner)
+        self._counts[owner] += 1
+        self._bytes[owner] += len(value)
+        self._all_bytes += len(value)
 
     async def take(self, name: bytes) -> bytes | None:
         """``TicketStore.take``."""
-        ends_at, value = self._kept.pop(name, (0.0, None))
+        ends_at, value = self._drop(name)
         return value if self._clock() < ends_at else None
 
     async def close(self) -> None:
@@ -143,10 +162,24 @@ class MemoryTicketStore:
 
     def _forget(self, now: float) -> None:
         """Drop what is over; the oldest come first, as all live equally long."""
-        for name, (ends_at, _) in tuple(self._kept.items()):
-            if ends_at > now:
+        while self._kept:
+            name = next(iter(self._kept))
+            if self._kept[name][0] > now:
                 return
-            del self._kept[name]
+            self._drop(name)
+
+    def _drop(self, name: bytes) -> tuple[float, bytes | None]:
+        """Forget one, and give what it was until when."""
+        found = self._kept.pop(name, None)
+        if found is None:
+            return 0.0, None
+        ends_at, value, owner = found
+        self._all_bytes -= len(value)
+        self._counts[owner] -= 1
+        self._bytes[owner] -= len(value)
+        if not self._counts[owner]:
+            del self._counts[owner], self._bytes[owner]
+        return ends_at, value
 
 
 class Tickets:
@@ -159,20 +192,23 @@ class Tickets:
     def __init__(self, store: TicketStore) -> None:
         self._store = store
 
-    async def issue(self, scope: Mapping[str, Any], purpose: Purpose, grants: Grants | None) -> str:
+    async def issue(
+        self, scope: Mapping[str, Any], purpose: Purpose, grants: Grants | None, owner: str = ""
+    ) -> str:
         """A new ticket, good for ``LIFETIME_SECONDS``.
 
         Args:
             scope: the request for it (ASGI).
             purpose: what it is for.
             grants: the part of the principal's grants that it carries; None for all.
+            owner: whose bound it counts for: ``Principal.bounded_as``.
 
         Raises:
             ProblemError: TOO_MANY_REQUESTS or TICKETS_UNAVAILABLE.
         """
         ticket = secrets.token_urlsafe(_BYTES)
         sealed = _seal(ticket).encrypt(_NONCE, _write(scope, purpose, grants), None)
-        await self._store.put(_name(ticket), sealed)
+        await self._store.put(_name(ticket), sealed, owner)
         return ticket
 
     async def redeem(self, ticket: str) -> Redeemed | None:
@@ -187,6 +223,14 @@ class Tickets:
     async def close(self) -> None:
         """Let go of the store."""
         await self._store.close()
+
+
+def _too_many(whose: str) -> ProblemError:
+    return ProblemError(
+        ProblemType.TOO_MANY_REQUESTS,
+        f"{whose} wait to be used, or what they hold is as much as may be",
+        headers={"Retry-After": str(LIFETIME_SECONDS)},
+    )
 
 
 def _name(ticket: str) -> bytes:

@@ -47,8 +47,8 @@ class RedisTicketStore:
         self._client: Redis = Redis.from_pool(pool)
         self._call_seconds = call_seconds
 
-    async def put(self, name: bytes, value: bytes) -> None:
-        """``TicketStore.put``."""
+    async def put(self, name: bytes, value: bytes, owner: str) -> None:
+        """``TicketStore.put``; the bounds are the server's own."""
         await self._call(self._client.set(_PREFIX + name, value, ex=LIFETIME_SECONDS))
 
     async def take(self, name: bytes) -> bytes | None:

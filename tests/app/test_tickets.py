@@ -390,15 +390,29 @@ async def test_a_ticket_is_good_for_half_a_minute() -> None:
 async def test_the_memory_of_tickets_is_bounded() -> None:
     """Those whose time is over make room; else the bound is named, and when to come back."""
     clock = Clock()
-    tickets = Tickets(MemoryTicketStore(max_tickets=2, clock=clock))
+    tickets = Tickets(MemoryTicketStore(max_tickets=20, clock=clock))
     kept = [await tickets.issue(asking(), Purpose.WEBSOCKET, None) for _ in range(2)]
-    with pytest.raises(ProblemError, match="2 tickets") as caught:
+    with pytest.raises(ProblemError, match="2 tickets of yours") as caught:
         await tickets.issue(asking(), Purpose.WEBSOCKET, None)
     assert (ProblemType.TOO_MANY_REQUESTS, "30") == (caught.value.kind, caught.value.headers["Retry-After"])
     assert await tickets.redeem(kept[0]) is not None
     await tickets.issue(asking(), Purpose.WEBSOCKET, None)
     clock.now += LIFETIME_SECONDS
     await tickets.issue(asking(), Purpose.WEBSOCKET, None)
+
+
+async def test_nobody_has_all_the_room_for_tickets() -> None:
+    """One caller has a tenth, in number and in bytes, and others theirs; together they have all."""
+    tickets = Tickets(MemoryTicketStore(max_tickets=10, max_bytes=10 * 1000))
+    await tickets.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    with pytest.raises(ProblemError, match="of yours"):
+        await tickets.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    with pytest.raises(ProblemError, match="of yours"):
+        await tickets.issue(asking("x" * 1000), Purpose.WEBSOCKET, None, "two")
+    for number in range(9):
+        await tickets.issue(asking(), Purpose.WEBSOCKET, None, f"other {number}")
+    with pytest.raises(ProblemError, match="all callers together"):
+        await tickets.issue(asking(), Purpose.WEBSOCKET, None, "late")
 
 
 class Watched(MemoryTicketStore):
@@ -408,10 +422,10 @@ class Watched(MemoryTicketStore):
         super().__init__()
         self.told: list[bytes] = []
 
-    async def put(self, name: bytes, value: bytes) -> None:
+    async def put(self, name: bytes, value: bytes, owner: str) -> None:
         """``TicketStore.put``."""
         self.told += [name, value]
-        await super().put(name, value)
+        await super().put(name, value, owner)
 
 
 async def test_what_is_kept_is_of_no_use() -> None:
