@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
 
 SALT: Final = b"saltsalt"
 AES: Final = bytes.fromhex("060960864801650304012a")
+HMAC_SHA256: Final = bytes.fromhex("06082a864886f70d0209")
+ENCRYPTED: Final = bytes.fromhex("06092a864886f70d010706")
 SHA256: Final = bytes.fromhex("0609608648016503040201")
 DATA: Final = bytes.fromhex("06092a864886f70d010701")
 PBES2: Final = bytes.fromhex("06092a864886f70d01050d")
@@ -75,3 +83,18 @@ def pkcs12(way: bytes, *, mac_rounds: int) -> bytes:
     safes = sequence(DATA, element(0xA0, octets(sequence(safe))))
     digest = sequence(sequence(SHA256, b"\5\0"), octets(bytes(32)))
     return sequence(integer(3), safes, sequence(digest, octets(SALT), integer(mac_rounds)))
+
+
+def hidden_pkcs12(way: bytes, passphrase: str) -> bytes:
+    """The same without a MAC, its key in a part that is encrypted as a whole, with a single round."""
+    bag = sequence(SHROUDED_KEY, element(0xA0, encrypted_key(way)))
+    padder = PKCS7(128).padder()
+    plain = padder.update(sequence(bag)) + padder.finalize()
+    key = hashlib.pbkdf2_hmac("sha256", passphrase.encode(), SALT, 1, 32)
+    encryptor = Cipher(AES256(key), CBC(bytes(16))).encryptor()
+    hidden = encryptor.update(plain) + encryptor.finalize()
+    derivation = sequence(octets(SALT), integer(1), sequence(HMAC_SHA256, b"\5\0"))
+    outer = sequence(PBES2, sequence(sequence(PBKDF2, derivation), sequence(AES, octets(bytes(16)))))
+    content = sequence(integer(0), sequence(DATA, outer, element(0x80, hidden)))
+    safe = sequence(ENCRYPTED, element(0xA0, content))
+    return sequence(integer(3), sequence(DATA, element(0xA0, octets(sequence(safe)))))
