@@ -249,6 +249,6 @@ def configure_logging(level: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
-            "loggers": {"uvicorn": quiet, "asyncio": quiet, "httpx": quiet},
+            "loggers": {"uvicorn": quiet, "asyncio": quiet, "httpx": quiet, "watchfiles": quiet},
         }
     )
