@@ -24,6 +24,9 @@ SUBJECT: Final = "{sub}"
 _REMEMBERED: Final = 256
 """Topics whose answer is kept for a principal; devices publish to the same few."""
 
+_MAX_REMEMBERED: Final = 200
+"""Characters of a topic that is kept; a longer one is looked at each time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -101,7 +104,7 @@ class Grants:
         if asked in self._allowed:
             return None
         reason = _why_not(self._publish, tuple(topic.split("/")), qos, retain=retain)
-        if reason is None:
+        if reason is None and len(topic) <= _MAX_REMEMBERED:
             if len(self._allowed) >= _REMEMBERED:
                 self._allowed.clear()
             self._allowed.add(asked)

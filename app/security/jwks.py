@@ -85,7 +85,7 @@ class Jwks:
             timeout=fetch_seconds, trust_env=not is_local, follow_redirects=False
         )
         self._found: tuple[_Found, ...] = ()
-        self._marks: Mapping[str, VerificationKey] = {}
+        self._marks: frozenset[str] = frozenset()
         self._good_until = 0.0
         self._age_seconds = _AGE_SECONDS
         self._flight: asyncio.Task[bool] | None = None
@@ -171,7 +171,7 @@ class Jwks:
         try:
             async with asyncio.timeout(self._fetch_seconds):
                 text, self._age_seconds = await self._get()
-            found = await asyncio.to_thread(_read, text, self.algorithms, dict(self._marks))
+            found = await asyncio.to_thread(_read, text, self.algorithms)
         except (httpx.HTTPError, ValueError, RecursionError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TimeoutError):
@@ -183,7 +183,7 @@ class Jwks:
             return False
         self.fault = None
         self._found = found
-        self._marks = {each.key.mark: each.key for each in found}
+        self._marks = frozenset(each.key.mark for each in found)
         self._good_until = time.monotonic() + STALE_SECONDS
         return True
 
@@ -207,10 +207,8 @@ def _age(cache_control: str) -> float:
     return min(max(seconds, _SHORTEST_SECONDS), _LONGEST_SECONDS)
 
 
-def _read(
-    text: bytes, algorithms: frozenset[str], before: Mapping[str, VerificationKey]
-) -> tuple[_Found, ...]:
-    """The keys of a set that are of use; those that were there before stay the same objects.
+def _read(text: bytes, algorithms: frozenset[str]) -> tuple[_Found, ...]:
+    """The keys of a set that are of use.
 
     Raises:
         ValueError: it is no set, or nothing in it is of use.
@@ -221,7 +219,7 @@ def _read(
         raise ValueError("the answer is no JSON Web Key Set")  # noqa: TRY004 - a fault of what was read
     found = []
     for each in listed[:_MAX_KEYS]:
-        key = _key(each, algorithms, before)
+        key = _key(each, algorithms)
         if key is not None:
             kid = each.get("kid")
             found.append(_Found(kid if isinstance(kid, str) else None, key))
@@ -230,9 +228,7 @@ def _read(
     return tuple(found)
 
 
-def _key(
-    content: Any, algorithms: frozenset[str], before: Mapping[str, VerificationKey]
-) -> VerificationKey | None:
+def _key(content: Any, algorithms: frozenset[str]) -> VerificationKey | None:
     """A key; None where it is not for signatures, a secret, broken, or for no algorithm that is taken."""
     if not isinstance(content, dict) or content.get("kty") not in ("RSA", "EC", "OKP"):
         return None
@@ -240,8 +236,6 @@ def _key(
     if content.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
     mark = json.dumps(content, sort_keys=True)
-    if mark in before:
-        return before[mark]
     try:
         made = jwt.PyJWK(content).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):

@@ -137,6 +137,7 @@ async def test_the_proxy_has_to_have_verified(watched: WatchedFile[Any], said: s
         ('By=spiffe://a;Hash=ab12;Subject="CN=press-7,O=Plant";URI=', True),
         ('Subject="CN=press-7,O=Plant"', True),
         ('Hash=a;Subject="CN=press-7,O=Plant",Hash=b;Subject="CN=x"', False),
+        ('Hash=a;Subject="CN=x",Hash=b;Subject="CN=press-7,O=Plant"', False),
         ('Subject="CN=x";Subject="CN=press-7,O=Plant"', False),
         ('URI="a;Subject=\\"CN=press-7,O=Plant\\"";Subject="CN=x"', False),
         ('Subject="CN=x\\";Subject=\\"CN=press-7,O=Plant"', False),

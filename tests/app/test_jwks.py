@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +24,18 @@ from app.settings.security import ALGORITHMS
 from tests.support.bridge import running_bridge, wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import ReservedPort
-from tests.support.tokens import EC_KEY, ED_KEY, RSA_KEY, Issuer, jwk, pem, running_issuer, token, unsigned
+from tests.support.tokens import (
+    EC_KEY,
+    ED_KEY,
+    RSA_KEY,
+    WEAK_KEY,
+    Issuer,
+    jwk,
+    pem,
+    running_issuer,
+    token,
+    unsigned,
+)
 
 ASYMMETRIC = frozenset(each for each in ALGORITHMS if not each.startswith("HS"))
 
@@ -271,6 +283,17 @@ async def test_keys_that_are_for_something_else_are_passed_over(
     async with way_of(issuer.url) as way:
         assert ProblemType.UNAUTHENTICATED is (await refusal(way, signed())).kind
         await found(way, signed(ED_KEY, "EdDSA", "k3"))
+
+
+async def test_a_key_that_is_too_short_is_passed_over(issuer: Issuer) -> None:
+    """RSA has 2048 bits or more (RFC 7518 §3.3)."""
+    issuer.keys.append(jwk(WEAK_KEY, "RS256", kid="k2"))
+    async with way_of(issuer.url) as way:
+        await found(way, signed())
+        assert [("k1", "ES256")] == [
+            (each.kid, *each.key.algorithms)
+            for each in module._read(json.dumps({"keys": issuer.keys}).encode(), ASYMMETRIC)
+        ]
 
 
 async def test_secrets_in_a_set_are_passed_over(issuer: Issuer) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from app.cli import cli
 from app.security.api_keys import ApiKeys, watched_keys
 from app.security.key_records import KeyRecord, make_key, read_keys, rewritten_keys
 from app.security.revoked_tokens import Revocation, watched_revocations
-from tests.support.command import ROOT, environment
 from tests.support.tokens import RSA_KEY, SECRET, pem
 
 
@@ -152,15 +150,17 @@ def test_a_file_that_is_broken_is_not_overwritten(file: Path) -> None:
 
 
 def test_keys_made_at_once_are_all_there(file: Path) -> None:
-    """Several commands, as processes of their own."""
-    command = [sys.executable, "-m", "app", "key", "create"]
-    settings = environment({"TIDEGATE_API_KEYS_FILE": str(file)})
-    started = [
-        subprocess.Popen([*command, f"line-{each}"], env=settings, cwd=ROOT, stdout=-3, stderr=-3)
-        for each in range(4)
-    ]
-    assert [0] * 4 == [each.wait(60) for each in started]
-    assert {f"line-{each}" for each in range(4)} == {each.name for each in records(file)}
+    """Each waits for the lock of the others, and adds to what they wrote."""
+
+    def make(name: int) -> None:
+        for number in range(5):
+            with rewritten_keys(file) as made:
+                made.append(KeyRecord(id=make_key()[1], name=f"{name}/{number}", hash=make_key()[2]))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(8)))
+    expected = {f"{name}/{number}" for name in range(8) for number in range(5)}
+    assert expected == {each.name for each in records(file)}
 
 
 def test_whoever_reads_meanwhile_reads_whole_files(file: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
+import hmac
 import json
 import threading
 import time
@@ -20,6 +22,7 @@ from jwt.algorithms import get_default_algorithms
 from tests.support.ports import LOOPBACK
 
 SECRET: Final = "0123456789abcdef0123456789abcdef"
+WEAK_KEY: Final = rsa.generate_private_key(public_exponent=65_537, key_size=1024)
 RSA_KEY: Final = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
 EC_KEY: Final = ec.generate_private_key(ec.SECP256R1())
 ED_KEY: Final = ed25519.Ed25519PrivateKey.generate()
@@ -38,6 +41,13 @@ def token(
 ) -> str:
     """A signed token with ``claims``."""
     return jwt.encode(claims(**more), key, algorithm=algorithm, headers=dict(header or {}))
+
+
+def signed_by_hand(header: Mapping[str, Any], secret: str = SECRET) -> str:
+    """A token with ``claims`` that HMAC signs, whatever its header says."""
+    head = unsigned(header, claims()).rstrip(".")
+    signature = hmac.new(secret.encode(), head.encode(), hashlib.sha256).digest()
+    return f"{head}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
 def unsigned(header: Mapping[str, Any], content: Mapping[str, Any], signature: bytes = b"") -> str:
