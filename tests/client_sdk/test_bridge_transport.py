@@ -88,6 +88,9 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.BROKER_TIMEOUT: MQTTTimeoutError,
     ProblemType.NO_REPLY: MQTTTimeoutError,
     ProblemType.TICKETS_UNAVAILABLE: NotConnectedError,
+    ProblemType.AUTHENTICATION_UNAVAILABLE: NotConnectedError,
+    ProblemType.TOO_MANY_CONNECTIONS: NotConnectedError,
+    ProblemType.HEADER_TIMEOUT: NotConnectedError,
 }
 REASON_CODES = {
     ProblemType.NOT_AUTHORIZED: 0x87,
