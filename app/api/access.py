@@ -30,7 +30,7 @@ from app.security.audit import Audit, peer
 from app.security.authentication import Authentication
 from app.security.authorization import Authorization
 from app.security.principal import ANYBODY, Permission, Principal, anybody_at
-from app.security.rates import Rates
+from app.security.rates import Rates, counted_as
 from app.security.tickets import Purpose
 
 PRINCIPAL: Final = "tidegate.principal"
@@ -218,7 +218,7 @@ class Guard:
 
 def _address(scope: Scope) -> str:
     client = scope.get("client")
-    return client[0] if client else ""
+    return counted_as(client[0]) if client else ""
 
 
 def principal_of(scope: Scope) -> Principal:

@@ -6,10 +6,13 @@ Rules:
 2. What is refused is not counted: who waits as long as ``Retry-After`` says gets through.
 3. A refusal names the setting and its value, and tells nothing of what others do.
 4. Of a bridge without authentication the address of the caller stands for the principal.
+5. Who has one address of IPv6 has 2^64 of them: the network that they are in counts.
 """
 
 from __future__ import annotations
 
+import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from limits import RateLimitItem, parse
@@ -21,6 +24,24 @@ from app.settings import Settings
 from app.settings.sources import variable
 
 _ALL: Final = "all"
+
+
+@lru_cache(maxsize=1024)
+def counted_as(address: str) -> str:
+    """What counts as one caller's address: one of IPv4, or a network of IPv6 with 64 bits.
+
+    Args:
+        address: of a connection, as ASGI tells it; what is none counts as it is.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
 class Rate:
@@ -119,16 +140,17 @@ class Rates:
     """
 
     def __init__(self, settings: Settings) -> None:
-        counters = RateCounters()
+        shared = RateCounters()
+        apart = RateCounters()  # strangers push nobody else's counts out
 
-        def rate(name: str, each: str, total: str = "") -> Rate | None:
+        def rate(name: str, each: str, total: str = "", counters: RateCounters = shared) -> Rate | None:
             made = Rate(name, each, total, settings, counters)
             return made if made.is_set else None
 
         self.requests = rate("requests", "rate_limit_requests", "rate_limit_requests_total")
         self.publishes = rate("publishes", "rate_limit_publishes", "rate_limit_publishes_total")
         self.streams = rate("streams", "rate_limit_streams", "rate_limit_streams_total")
-        self.attempts = rate("failed attempts", "rate_limit_failed_attempts")
+        self.attempts = rate("failed attempts", "rate_limit_failed_attempts", counters=apart)
         kinds = (self.requests, self.publishes, self.streams)
         self._told = tuple(each for each in kinds if each is not None)
 

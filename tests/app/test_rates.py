@@ -10,7 +10,10 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from app.problems import ProblemError
 from app.security.authentication import Authentication
+from app.security.rate_counters import MAX_KEYS
+from app.security.rates import Rates, counted_as
 from app.settings import Settings
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.fixed_tokens import FixedTokens, bearer, principal
@@ -227,6 +230,36 @@ def send_from(bridge: Bridge, source: str) -> int:
     """Publish from an address of the loopback network; the status."""
     with httpx.Client(transport=httpx.HTTPTransport(local_address=source), trust_env=False) as client:
         return client.post(f"{bridge.url}/v1/topics/rates/address", content=b"1").status_code
+
+
+def test_strangers_push_nobody_out() -> None:
+    """However many addresses fail, what principals did is still known."""
+    rates = Rates(Settings(rate_limit_publishes="1/day"))
+    assert rates.publishes is not None
+    assert rates.attempts is not None
+    rates.publishes.take("api_key:first")
+    for number in range(MAX_KEYS + 1):
+        rates.attempts.take(f"address {number}")
+    with pytest.raises(ProblemError, match="TIDEGATE_RATE_LIMIT_PUBLISHES allows 1/day"):
+        rates.publishes.take("api_key:first")
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::1", "::/64"),
+        ("testclient", "testclient"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_address(address: str, counted: str) -> None:
+    """Of IPv6 a network: whoever has one address there has more than could be counted."""
+    assert counted == counted_as(address)
 
 
 @pytest.mark.parametrize(
