@@ -153,6 +153,7 @@ class Outlet:
         while listener.is_due and not sending.is_blocked:
             events = listener.take(PIECE_BYTES)
             if events:
+                self._hub.counts.deliveries += len(events)
                 sending.send({"type": "http.response.body", "body": self._encode(events), "more_body": True})
         if listener.close_reason is CloseReason.SHUTDOWN and sending.is_blocked:
             self._loop.call_later(FAREWELL_SECONDS, self.give_up)  # the bridge does not wait for it for long
