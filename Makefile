@@ -23,7 +23,8 @@ run: $(RUN) ## start the bridge with an embedded broker, for trying out
 	$(VENV)/bin/tidegate dev
 
 test: $(DEV) ## run the tests, with real brokers and a real browser
-	@.ci/require mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium curl=curl
+	@.ci/require mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium curl=curl \
+		promtool=prometheus
 	$(VENV)/bin/python -m pytest
 
 check: $(DEV) ## lint, format, types, import contracts, declared dependencies
@@ -58,7 +59,7 @@ dist: $(DEV) ## build the wheels of both projects and the chart's archive into d
 
 lock: $(DEV) ## pin dependencies anew; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
-	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra otel --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) $(UPGRADE) --group build -c requirements-dev.lock -o requirements-build.lock
 	$(COMPILE) $(UPGRADE) --group sbom -c requirements-dev.lock -o requirements-sbom.lock
 

@@ -13,11 +13,10 @@ import yaml
 
 from app import doctor as checks
 from app import key_commands, server, token_commands
+from app.credentials_command import credentials
 from app.dev import run as development
 from app.main import create_app
-from app.terminal import FAILED, WRONG_SETTINGS
-from app.terminal import fail as _fail
-from app.terminal import read_settings as _settings
+from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings
 from tidegate.errors import MQTTError
 
 cli = typer.Typer(
@@ -33,6 +32,7 @@ cli = typer.Typer(
 
 cli.add_typer(key_commands.commands, name="key")
 cli.add_typer(token_commands.commands, name="token")
+cli.add_typer(credentials)
 
 Host = Annotated[
     str | None,
@@ -86,13 +86,13 @@ def serve(
     It serves until Ctrl-C or SIGTERM, says goodbye to open streams, and ends. Everything else is set by
     environment variables; docs/configuration.md lists them.
     """
-    settings = _settings(host=host, port=port, broker_url=broker_url, log_level=log_level)
+    settings = read_settings(host=host, port=port, broker_url=broker_url, log_level=log_level)
     try:
         server.run(create_app(settings), settings)
     except MQTTError as error:
-        _fail(str(error), WRONG_SETTINGS)
+        fail(str(error), WRONG_SETTINGS)
     except OSError as error:
-        _fail(error.strerror or str(error), FAILED)
+        fail(error.strerror or str(error), FAILED)
     except KeyboardInterrupt:
         return
 
@@ -109,15 +109,15 @@ def dev(
     An embedded broker is started, unless TIDEGATE_BROKER_URL names one. It keeps everything in memory,
     listens on this machine alone, and is not for production.
     """
-    settings = _settings(port=port)
+    settings = read_settings(port=port)
     try:
         development.run(settings, has_sensors=sensors, say=typer.echo)
     except MQTTError as error:
-        _fail(str(error), WRONG_SETTINGS)
+        fail(str(error), WRONG_SETTINGS)
     except OSError as error:
-        _fail(error.strerror or str(error), FAILED)
+        fail(error.strerror or str(error), FAILED)
     except RuntimeError as error:
-        _fail(f"the embedded broker does not start: {error}", FAILED)
+        fail(f"the embedded broker does not start: {error}", FAILED)
     except KeyboardInterrupt:
         return
 
@@ -132,18 +132,18 @@ def openapi(
 ) -> None:
     """Write the description of the HTTP interface (OpenAPI 3.1)."""
     try:
-        text = openapi_text(create_app(_settings()).openapi())
+        text = openapi_text(create_app(read_settings()).openapi())
     except MQTTError as error:
-        _fail(str(error), WRONG_SETTINGS)
+        fail(str(error), WRONG_SETTINGS)
     if check:
         if not output.is_file() or output.read_text(encoding="utf-8") != text:
-            _fail(f"{output} is not what the code says; run 'tidegate openapi' and commit it", FAILED)
+            fail(f"{output} is not what the code says; run 'tidegate openapi' and commit it", FAILED)
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        _fail(f"{output} cannot be written: {error.strerror}", FAILED)
+        fail(f"{output} cannot be written: {error.strerror}", FAILED)
     typer.echo(f"wrote {output}")
 
 
@@ -174,11 +174,11 @@ def doctor(
     if url is not None and url.lower().startswith(("http://", "https://")):
         work = checks.examine_bridge(url, ca_file=ca_file, tell=_show_step)
     else:
-        settings = _settings(broker_url=url, broker_ca_file=ca_file)
+        settings = read_settings(broker_url=url, broker_ca_file=ca_file)
         try:
             options = settings.connect_options()
         except MQTTError as error:
-            _fail(str(error), WRONG_SETTINGS)
+            fail(str(error), WRONG_SETTINGS)
         work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=_show_step)
     try:
         report = asyncio.run(work)

@@ -1,5 +1,5 @@
 """What the server adds to uvicorn's connections: bounds on those that send slowly or too much, a way to give
-one up, and to see whether its reader reads.
+one up, to see whether its reader reads, and an id for each request.
 
 Rules:
 
@@ -8,6 +8,8 @@ Rules:
 2. A head that is refused is answered as any request, in its turn and in words, by an application that does
    nothing else.
 3. The package that speaks WebSocket has bounds of its own for heads. What exceeds them never gets there.
+4. The id of a request is a header that the server adds itself, so that it is on every answer, whoever makes
+   it, and costs nothing where a stream is written.
 
 ASGI has no way to close a connection. An application that stops answering has it closed once everything
 written is with the reader, and a reader that takes nothing keeps that from happening for as long as it
@@ -25,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from app.head_bounds import HeadBounds, refusing, written
+from app.logs.context import RAW_HEADER, request_id, request_id_of
 from app.problems import ProblemError, ProblemType
 
 ABORT: Final = "tidegate.abort"
@@ -202,6 +205,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_taking_body(self) -> bool:
         """Whether the body of such a request is on its way; whoever reads it bounds its time."""
         return self._is_answering and self.cycle.more_body
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """The application's turn for a request, whose headers are there."""
+        identity = request_id_of(cycle.scope["headers"])
+        cycle.default_headers = [*cycle.default_headers, (RAW_HEADER, identity)]
+        request_id.set(identity.decode("ascii"))  # the task that begins here takes it along
+        super()._start_asgi_task(cycle, app)
 
 
 def equip(scope: Any, transport: asyncio.Transport) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, docs, health, principal, status
+from app.api import console, docs, health, metrics, principal, status
 from app.api.access import Guard
+from app.api.access_log import AccessLog
 from app.api.batch import BatchRoute
 from app.api.cors import add_cors
 from app.api.input.body import BodyReader
 from app.api.input.strict_query import StrictQuery
+from app.api.management import NO_TELEMETRY, create_management
 from app.api.origin import Origins
 from app.api.output import exceptions
 from app.api.output.once import Once
@@ -33,6 +38,9 @@ from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.hub.journal import Journal
+from app.metrics.exposition import BridgeCollector, Exposition
+from app.metrics.refusals import AuthenticationRefusals
+from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
 from app.publishing.idempotency import Idempotency
 from app.publishing.idempotency_store import MemoryStore, Store
@@ -46,11 +54,21 @@ from app.security.rates import Rates
 from app.security.tickets import MemoryTicketStore, Tickets, TicketStore
 from app.settings import Settings
 from app.settings.server import is_loopback
+from app.tracing.choice import MISSING, is_wanted, load_tracing
 from tidegate.connection import Connect
+
+if TYPE_CHECKING:
+    from app.tracing.spans import Tracing
+
+logger = logging.getLogger("tidegate")
 
 
 def create_app(
-    settings: Settings, *, connect: Connect | None = None, authentication: Authentication | None = None
+    settings: Settings,
+    *,
+    connect: Connect | None = None,
+    authentication: Authentication | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Make the application; nothing runs before its lifespan begins.
 
@@ -58,6 +76,7 @@ def create_app(
         settings: everything that can be set.
         connect: what opens connections to the broker, for a test; the default client where it is left out.
         authentication: the ways to show who one is, for a test; those of the settings where it is left out.
+        tracing: what traces, for a test; what the environment asks for where it is left out.
 
     Raises:
         ConfigurationError: a file or a key that the settings name cannot be used.
@@ -79,12 +98,15 @@ def create_app(
         max_pending_bytes=settings.streams_max_bytes,
         judge=None if schemas is None else schemas.judge,
     )
-    link.attach(hub)
+    tracing = load_tracing(os.environ) if tracing is None else tracing
+    link.attach(hub if tracing is None else tracing.receiver(hub))
     idempotency = Idempotency(_store(settings), wait_seconds=settings.publish_timeout_seconds)
     bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if tracing is None and is_wanted(os.environ):
+            logger.warning(MISSING)
         methods.start()
         await link.start()
         holdings.start()
@@ -98,6 +120,8 @@ def create_app(
             await holdings.close()
             await methods.close()
             audit.close()
+            if tracing is not None:
+                await tracing.close()
 
     def describe() -> dict[str, Any]:
         return openapi.document(app)
@@ -111,10 +135,12 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         dependencies=[Depends(StrictQuery(describe))],
+        telemetry=NO_TELEMETRY,
     )
     app.state.link = link
     app.state.hub = hub
-    app.include_router(health.create_router(link, hub, idempotency.memory))
+    health_router = health.create_router(link, hub, idempotency.memory)
+    app.include_router(health_router)
     audit = Audit(
         publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
         max_refusals=settings.audit_max_refusals_per_second,
@@ -122,7 +148,8 @@ def create_app(
     authorization = Authorization(methods, audit)
     holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
     rates = Rates(settings)
-    gate = Gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
+    make_gate = Gate if tracing is None else tracing.gate
+    gate = make_gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
@@ -130,6 +157,25 @@ def create_app(
     app.include_router(principal.router)
     app.include_router(docs.router)
     app.include_router(console.router)
+    problems = Counter[ProblemType]()
+    app.state.refusals = AuthenticationRefusals()
+    app.state.collector = BridgeCollector(
+        link,
+        hub,
+        gate.counts,
+        requests.counts,
+        problems,
+        schemas,
+        app.state.refusals,
+        audit.refusals,
+        settings,
+    )
+    metrics_router = metrics.create_router(Exposition(app.state.collector))
+    app.state.management = None
+    if settings.management_port is None:
+        app.include_router(metrics_router)
+    else:
+        app.state.management = create_management([health_router, metrics_router])
     topics = TopicsRoute(
         gate,
         link,
@@ -152,7 +198,13 @@ def create_app(
         WebSocketRoute(gate, hub, subscriptions, holdings, settings, rates),
         UpgradeRoute(),
     ]
-    app.add_middleware(RawRoutes, routes=raw_routes)
+    app.add_middleware(RawRoutes, routes=raw_routes, problems=problems)
+
+    def count_refusal(problem: ProblemError) -> None:
+        problems[problem.kind] += 1
+        if problem.kind.status == 401:
+            app.state.refusals.count(problem.kind.slug)
+
     app.add_middleware(
         Guard,
         authentication=methods,
@@ -160,10 +212,15 @@ def create_app(
         origins=_origins(settings, methods),
         rates=rates,
         audit=audit,
+        on_refusal=count_refusal,
     )
     app.openapi = describe  # type: ignore[method-assign]
-    exceptions.install(app, lambda: describe()["paths"])
+    exceptions.install(app, lambda: describe()["paths"], problems)
     add_cors(app, settings.cors_origins, allow_credentials=bool(settings.jwt_cookie))
+    if tracing is not None:
+        tracing.add_to(app)
+    if settings.access_log:
+        app.add_middleware(AccessLog)
     return app
 
 

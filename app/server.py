@@ -7,7 +7,8 @@ Rules:
 2. SIGTERM and SIGINT are an ordinary end: ``serve`` returns, and the process ends with status 0.
 3. What still waits for the broker shortly before the time to drain is over is answered then, with what is
    true of it. uvicorn would answer with a bare 500.
-4. No request is logged: its query string may hold a secret. A record of the log is one line.
+4. The management port is served from before the bridge starts until after it has stopped, so that a drain
+   can be watched to its end.
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-import logging.config
 import math
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,6 +32,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from app.api.output.security_headers import SECURITY_HEADERS
 from app.connections import BoundedProtocol, BridgeConfig
 from app.head_bounds import HeadBounds
+from app.logs.configuration import configure_logging
 from app.settings import Settings
 from app.websocket_connections import BoundedWebSocketProtocol
 
@@ -61,6 +61,7 @@ class BridgeServer(uvicorn.Server):
         give_up: answers whatever waits; called once, after ``patience_seconds`` more.
         patience_seconds: how long open requests may take by themselves.
         on_started: called once, when requests are taken.
+        management: serves the management port, if there is one; entered before the start, left after the end.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class BridgeServer(uvicorn.Server):
         give_up: Callable[[], None] = _nothing,
         patience_seconds: float = 0.0,
         on_started: Callable[[], None] = _nothing,
+        management: contextlib.AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         super().__init__(config)
+        self._management = contextlib.nullcontext() if management is None else management
         self._drain = drain
         self._give_up = give_up
         self._patience_seconds = patience_seconds
@@ -82,7 +85,8 @@ class BridgeServer(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal comes."""
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
+        async with self._management:
+            await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and take requests."""
@@ -144,7 +148,11 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 def make_server(
     app: FastAPI, settings: Settings, *, on_started: Callable[[], None] = _nothing
 ) -> BridgeServer:
-    """The server for an application of ``create_app``."""
+    """The server for an application of ``create_app``, which takes the management port at once.
+
+    Raises:
+        OSError: that address or port cannot be had.
+    """
     seconds = settings.drain_seconds
     return BridgeServer(
         make_config(app, settings),
@@ -152,7 +160,53 @@ def make_server(
         give_up=app.state.gate.stop,
         patience_seconds=max(seconds - FAREWELL_SECONDS, seconds / 2),
         on_started=on_started,
+        management=_management(app, settings),
     )
+
+
+class _ManagementServer(uvicorn.Server):
+    """A server that leaves the signals to the one beside it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none."""
+        yield
+
+
+def _management(app: FastAPI, settings: Settings) -> contextlib.AbstractAsyncContextManager[None] | None:
+    """Serves the management port; None where there is none.
+
+    Raises:
+        OSError: the address or port cannot be had.
+    """
+    if app.state.management is None or settings.management_port is None:
+        return None
+    listening = listen(settings.management_host, settings.management_port)
+    config = BridgeConfig(
+        app.state.management,
+        HeadBounds.of(settings),
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
+    return _served(_ManagementServer(config), listening)
+
+
+@contextlib.asynccontextmanager
+async def _served(server: uvicorn.Server, listening: socket.socket) -> AsyncIterator[None]:
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="management port")
+    logger.info("the management port is served at %s", url_of(listening))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+        listening.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -196,7 +250,7 @@ def run(app: FastAPI, settings: Settings) -> None:
         OSError: the address or port cannot be had.
         SystemExit: the application did not start; the log tells why.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     listening = listen(settings.host, settings.port)
     warn_if_insecure(settings, url_of(listening))
 
@@ -214,41 +268,3 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-class OneLine(logging.Formatter):
-    """One record, one line: ``2026-01-31T12:00:00.000Z INFO tidegate: text``, in UTC."""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        """The time of the record (``logging.Formatter``)."""
-        moment = datetime.fromtimestamp(record.created, UTC)
-        return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line; a trace's lines are joined by ``|``, and line breaks in a text are escaped."""
-        head, *trace = super().format(record).split("\nTraceback (most recent call last):\n", 1)
-        line = head.replace("\r", "\\r").replace("\n", "\\n")
-        return line if not trace else f"{line} | {' | '.join(trace[0].splitlines())}"
-
-
-def configure_logging(level: str) -> None:
-    """Log to stderr, one line a record.
-
-    Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-    """
-    # uvicorn's own news of its process and of each step of its end is of no use to an operator, and what it
-    # says of a WebSocket has the query string and the headers in it, and so may hold a secret.
-    quiet: dict[str, Any] = {"level": "WARNING"}
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {
-                "line": {"()": OneLine, "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
-            },
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-            "root": {"level": level.upper(), "handlers": ["stderr"]},
-            "loggers": {"uvicorn": quiet, "asyncio": quiet, "httpx": quiet},
-        }
-    )

@@ -12,6 +12,7 @@ from websockets.frames import Frame
 
 from app.connections import bounds_of, equip
 from app.head_bounds import written
+from app.logs.context import HEADER, RAW_HEADER, request_id, request_id_of
 from app.problems import ProblemError, ProblemType
 
 CLOSE_SECONDS: Final = 1.0
@@ -60,6 +61,10 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Any) -> None:
         """The handshake begins; the application runs later."""
+        raw = event.headers.get_all(HEADER)
+        identity = request_id_of([(RAW_HEADER, each.encode("utf-8", "replace")) for each in raw])
+        self.default_headers = [*self.default_headers, (RAW_HEADER, identity)]
+        request_id.set(identity.decode("ascii"))
         super().handle_connect(event)
         if not self.handshake_complete:
             equip(self.scope, self.transport)

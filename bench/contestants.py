@@ -143,7 +143,7 @@ def bridge(broker_port: int, settings: Mapping[str, str] | None = None) -> Itera
         yield pid, port
 
 
-def load(pid: int, url: str, *, body: bytes, connections: int, seconds: int) -> Load:
+def load(pid: int, url: str, *, body: bytes, connections: int, seconds: int, token: str = "") -> Load:
     """Load one URL with POST requests for a bounded time.
 
     Args:
@@ -152,6 +152,7 @@ def load(pid: int, url: str, *, body: bytes, connections: int, seconds: int) -> 
         body: what each request carries.
         connections: open connections, each with one request at a time.
         seconds: how long.
+        token: what ``Authorization: Bearer`` carries; none where it is empty.
     """
     program = shutil.which("wrk")
     if program is None:
@@ -159,6 +160,8 @@ def load(pid: int, url: str, *, body: bytes, connections: int, seconds: int) -> 
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f'wrk.method = "POST"\nwrk.body = {_lua(body)}\n')
         script.write('wrk.headers["Content-Type"] = "application/json"\n')
+        if token:
+            script.write(f'wrk.headers["Authorization"] = "Bearer {token}"\n')
         script.flush()
         command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
         before = _cpu_seconds(pid)

@@ -19,6 +19,8 @@ LAYERS = "The service's layers import downwards"
 HUB = "The hub knows neither HTTP nor an MQTT client"
 PUBLISHING = "Publishing knows no web framework"
 ADAPTER = "One package knows aiomqtt and paho"
+TRACES = "One package knows OpenTelemetry"
+METRICS = "One package knows the Prometheus client"
 
 KEPT = {
     "app/__init__.py": "",
@@ -27,6 +29,11 @@ KEPT = {
     "app/api/__init__.py": "import fastapi\nimport app.hub\nimport app.security\nimport app.credentials\n",
     "app/credentials/__init__.py": "",
     "app/security/__init__.py": "",
+    "app/metrics/__init__.py": "import app.publishing\n",
+    "app/metrics/exposition.py": "import prometheus_client\n",
+    "app/tracing/__init__.py": "import app.publishing\n",
+    "app/tracing/spans.py": "from opentelemetry import trace\n",
+    "app/logs/__init__.py": "",
     "app/publishing/__init__.py": "import app.hub\nimport app.broker\n",
     "app/hub/__init__.py": "import tidegate.message\n",
     "app/broker/__init__.py": "import tidegate\nimport app.settings\n",
@@ -95,6 +102,14 @@ def test_allowed_imports_are_allowed(tmp_path: Path) -> None:
         (LAYERS, "app/hub/__init__.py", "import app.publishing"),
         (ADAPTER, "app/broker/__init__.py", "import aiomqtt"),
         (ADAPTER, "app/main.py", "import paho.mqtt.client"),
+        (LAYERS, "app/hub/__init__.py", "import app.metrics"),
+        (LAYERS, "app/publishing/__init__.py", "import app.tracing"),
+        (LAYERS, "app/metrics/__init__.py", "import app.api"),
+        (LAYERS, "app/logs/__init__.py", "import app.settings"),
+        (TRACES, "app/hub/__init__.py", "import opentelemetry"),
+        (TRACES, "app/main.py", "from opentelemetry import trace"),
+        (METRICS, "app/hub/__init__.py", "from prometheus_client import Counter"),
+        (METRICS, "tidegate/message.py", "import prometheus_client"),
         (ADAPTER, "tidegate/message.py", "from paho.mqtt.properties import Properties"),
     ],
 )
@@ -105,7 +120,9 @@ def test_forbidden_imports_are_found(tmp_path: Path, contract: str, file: str, s
     assert f"{contract} BROKEN" in outcome.stdout
 
 
-@pytest.mark.parametrize("package", ["api", "broker", "credentials", "security"])
+@pytest.mark.parametrize(
+    "package", ["api", "broker", "credentials", "logs", "metrics", "security", "tracing"]
+)
 def test_layers_may_be_absent(tmp_path: Path, package: str) -> None:
     """A contract says nothing about a layer that does not exist."""
     directory = tree(tmp_path, {"app/main.py": "", "app/api/__init__.py": ""})

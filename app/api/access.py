@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -103,6 +103,10 @@ TICKETED: Final = {STREAM: Purpose.SUBSCRIBE, "/v1/ws": Purpose.WEBSOCKET}
 """Where a GET may bring a ticket, and what it has to be for."""
 
 
+def _ignore(_: ProblemError) -> None:
+    return None
+
+
 class Guard:
     """Finds out who makes a request, and whether its route is open to them (ASGI middleware).
 
@@ -113,6 +117,7 @@ class Guard:
         origins: decides about web pages and host names.
         rates: how often a principal may make requests, and an address fail.
         audit: is told of requests that are refused here.
+        on_refusal: called with the problem of each refusal, to count it.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class Guard:
         origins: Origins,
         rates: Rates,
         audit: Audit,
+        on_refusal: Callable[[ProblemError], None] = _ignore,
     ) -> None:
         self._app = app
         self._audit = audit
@@ -130,6 +136,7 @@ class Guard:
         self._authorization = authorization
         self._origins = origins
         self._rates = rates
+        self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, with its principal; or answer it (ASGI)."""
@@ -153,6 +160,7 @@ class Guard:
                 if rule.permission is not None:
                     self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
             except ProblemError as problem:
+                self._on_refusal(problem)
                 if scope["type"] == "websocket":
                     await receive()
                     await deny(receive, send, problem)

@@ -14,12 +14,14 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from app.api.input import headers, idempotency_key
 from app.api.input.cloud_event import EVENT_HEADERS
+from app.logs.context import HEADER
 from app.publishing.trace_context import NAMES
 
 ALLOWED_HEADERS: Final = (
     "Authorization",
     "Content-Type",
     "Last-Event-ID",
+    HEADER,
     idempotency_key.IDEMPOTENCY_KEY,
     *headers.REQUEST_HEADERS,
     *EVENT_HEADERS,
@@ -31,6 +33,7 @@ EXPOSED_HEADERS: Final = (
     "RateLimit-Policy",
     "Retry-After",
     "WWW-Authenticate",
+    HEADER,
     idempotency_key.IDEMPOTENCY_REPLAYED,
     *headers.ANSWER_HEADERS,
     *EVENT_HEADERS,

@@ -8,6 +8,7 @@ stream.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.input.path import after_prefix
 from app.api.output.exceptions import respond
+from app.logs.context import ROUTE
 from app.problems import ProblemError, ProblemType, problem_of
 from tidegate.errors import MQTTError
 
@@ -30,11 +32,15 @@ class RawRoutes:
     Args:
         app: the rest of the application.
         routes: the routes.
+        problems: where the problems that were answered are counted.
     """
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: Sequence[BaseRoute], problems: Counter[ProblemType] | None = None
+    ) -> None:
         self._app = app
         self._routes = routes
+        self._problems = Counter[ProblemType]() if problems is None else problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with problem details where the route refuses (ASGI)."""
@@ -44,10 +50,10 @@ class RawRoutes:
                 scope.update(found)
                 try:
                     await route.handle(scope, receive, send)
-                except ProblemError as problem:
+                except (ProblemError, MQTTError) as error:
+                    problem = error if isinstance(error, ProblemError) else problem_of(error)
+                    self._problems[problem.kind] += 1
                     await respond(problem)(scope, receive, send)
-                except MQTTError as error:
-                    await respond(problem_of(error))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -77,7 +83,7 @@ class RawRoute(BaseRoute, ABC):
         rest = after_prefix(scope, self._raw_path)
         if rest is None or (rest and not self.takes_rest):
             return Match.NONE, {}
-        return Match.FULL, {REST: rest}
+        return Match.FULL, {REST: rest, ROUTE: self.path_format}
 
     def url_path_for(self, name: str, /, **path_params: Any) -> Any:
         """No path is made from a name here."""

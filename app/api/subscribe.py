@@ -42,6 +42,8 @@ PATH: Final = "/v1/subscribe"
 POSITION: Final = b"last-event-id"
 """The header with which a client comes back, and that tells one whose stream has no ids where it begins."""
 
+_COUNTED_AS: Final = {EVENT_STREAM: "sse", NDJSON: "ndjson"}
+
 _request: Final = TypeAdapter(SubscribeRequest)
 
 
@@ -100,13 +102,14 @@ class SubscribeRoute(RawRoute):
         else:
             request = await self._read(scope, receive)
             field = "/topics"
-        form = self._forms[_form(scope, request)]
+        media_type, content = _form(scope, request)
+        form = self._forms[media_type, content]
         # The header first: a browser that connects again repeats the URL of the first time.
         last_event_id = _last_event_id(scope) or request.last_event_id
         principal = principal_of(scope)
         with self._holdings.room(principal):
             listener, position = await self._subscriptions.open(
-                principal, request, last_event_id, field=field
+                principal, request, last_event_id, field=field, form=_COUNTED_AS[media_type]
             )
             self._holdings.hold(principal, listener)
         outlet = Outlet(self._hub, listener, form, self._pace(request), self._wheel)

@@ -17,6 +17,7 @@ from app.api.stream.socket import Socket
 from app.api.stream.subscriptions import Subscriptions
 from app.hub.hub import Hub
 from app.hub.listener import Listener
+from app.logs.context import ROUTE
 from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
 from app.security.principal import Principal
@@ -25,6 +26,8 @@ from app.settings import Settings
 
 PATH: Final = "/v1/ws"
 SUBPROTOCOL: Final = "tidegate.v1"
+FORM: Final = "websocket"
+"""What a socket is counted as."""
 
 
 class WebSocketRoute(BaseRoute):
@@ -59,7 +62,7 @@ class WebSocketRoute(BaseRoute):
         """Whether it is a WebSocket at this path."""
         if scope["type"] != "websocket" or after_prefix(scope, PATH.encode()) != b"":
             return Match.NONE, {}
-        return Match.FULL, {}
+        return Match.FULL, {ROUTE: PATH}
 
     def url_path_for(self, name: str, /, **path_params: Any) -> Any:
         """No path is made from a name here."""
@@ -97,7 +100,7 @@ class WebSocketRoute(BaseRoute):
             )
         if self._rates.streams is not None:
             self._rates.streams.take(principal.bounded_as)
-        listener = Listener([], is_resumable=False)
+        listener = Listener([], is_resumable=False, form=FORM)
         await self._hub.join(listener)
         if listener.close_reason is not None:
             raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; connect again in a moment")

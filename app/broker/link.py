@@ -25,6 +25,7 @@ from tidegate.connection import (
     Subscription,
 )
 from tidegate.connections import aiomqtt_connection
+from tidegate.errors import MQTTError
 from tidegate.message import Message
 from tidegate.session import Session, SessionState, StateChange
 
@@ -52,6 +53,10 @@ class BrokerLink:
         settings: where the broker is, and the bounds on what waits for it.
         options: how to connect, made from the settings.
         connect: what opens connections; the default client where it is left out.
+
+    Attributes:
+        connections: how many were made since the start.
+        failures: how many attempts to make one failed.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class BrokerLink:
             publish_timeout_seconds=settings.publish_timeout_seconds,
         )
         self._was_connected = False
+        self.connections = 0
+        self.failures = 0
 
     def attach(self, receiver: Receiver) -> None:
         """Name who is told; once, before ``start``."""
@@ -144,7 +151,12 @@ class BrokerLink:
         receiver = self._receiver if self._was_connected else None
         if receiver is not None:
             receiver.broker_down(f"it was lost again: {self.session.last_error}")
-        connection = await self._connect(options, events)
+        try:
+            connection = await self._connect(options, events)
+        except MQTTError:
+            self.failures += 1
+            raise
+        self.connections += 1
         if receiver is not None:
             receiver.broker_returns(session_present=connection.limits.session_present)
         return connection

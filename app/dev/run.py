@@ -13,8 +13,9 @@ from typing import Final
 from app.dev.banner import banner
 from app.dev.broker import EmbeddedBroker
 from app.dev.sensors import run_sensors
+from app.logs.configuration import configure_logging
 from app.main import create_app
-from app.server import BridgeServer, configure_logging, listen, make_server, url_of, warn_if_insecure
+from app.server import BridgeServer, listen, make_server, url_of, warn_if_insecure
 from app.settings import Settings
 from tidegate.connection import ConnectOptions
 from tidegate.url import without_password
@@ -35,7 +36,8 @@ def run(settings: Settings, *, has_sensors: bool, say: Callable[[str], None]) ->
         RuntimeError: the embedded broker does not start.
         TLSError: a certificate file cannot be used.
     """
-    configure_logging(settings.log_level if "log_level" in settings.model_fields_set else "warning")
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    configure_logging(level, settings.log_format)
     with ExitStack() as stack:
         if "broker_url" in settings.model_fields_set:
             where = without_password(settings.broker_url)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
+from app.hub.counts import HubCounts
 from app.hub.event import ControlEvent, Event
 
 MAX_SPARED_CONTROLS: Final = 16
@@ -50,6 +51,10 @@ class Buffer:
     def __iter__(self) -> Iterator[Event | ControlEvent]:
         return iter(self._events)
 
+    def count_into(self, counts: HubCounts) -> None:
+        """Name where it is counted what is let go; here nothing ever is."""
+        del counts
+
     @property
     def first_sequence(self) -> int | None:
         """The number of the oldest message, or None where there is none."""
@@ -85,12 +90,17 @@ class Buffer:
 class DroppingBuffer(Buffer):
     """Lets the oldest go where there is no room."""
 
-    __slots__ = ("_dropped", "_spared")
+    __slots__ = ("_counts", "_dropped", "_spared")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         super().__init__(max_messages, max_bytes)
+        self._counts: HubCounts | None = None
         self._dropped = 0
         self._spared: list[ControlEvent] = []
+
+    def count_into(self, counts: HubCounts) -> None:
+        """Name where it is counted what is let go."""
+        self._counts = counts
 
     def squeeze_in(self, event: Event | ControlEvent) -> bool:
         """Take an event in any case."""
@@ -114,6 +124,9 @@ class DroppingBuffer(Buffer):
         told: list[Event | ControlEvent] = []
         if self._dropped:
             told.append(ControlEvent("lag", {"dropped": self._dropped}))
+            if self._counts is not None:
+                self._counts.lagged += 1
+                self._counts.dropped += self._dropped
             self._dropped = 0
         told += self._spared
         self._spared = []
@@ -209,8 +222,14 @@ class ConflatingBuffer(DroppingBuffer):
     def _told(self) -> list[Event | ControlEvent]:
         conflated, self._conflated = self._conflated, 0
         told = super()._told()
+        counts = self._counts
         if conflated and not self._always:
             told.insert(0, ControlEvent("lag", {"conflated": conflated}))
+            if counts is not None:
+                counts.lagged += 1
+                counts.conflated += conflated
+        elif conflated and counts is not None:
+            counts.thinned += conflated
         return told
 
 

@@ -91,6 +91,9 @@ class Filters:
     def __iter__(self) -> Iterator[SubscribedFilter]:
         return iter(self._by_name.values())
 
+    def __len__(self) -> int:
+        return len(self._by_name)
+
     def get(self, topic_filter: str) -> SubscribedFilter | None:
         """The entry of a filter, or None."""
         return self._by_name.get(topic_filter)

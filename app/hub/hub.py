@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from app.hub.counts import HubCounts
 from app.hub.event import ControlEvent, Event, Fault
 from app.hub.filter_sets import FilterSets
 from app.hub.filters import Filters, Upstream
@@ -48,6 +49,7 @@ class Hub:
 
     Attributes:
         epoch: this run of the bridge, as it stands in ids.
+        counts: what was done since the start.
         ended: how many streams ended, for each reason.
         is_draining: the bridge stops, and takes no new listeners.
     """
@@ -80,6 +82,7 @@ class Hub:
         self._told_up: bool | None = None
         self._max_pending_bytes = max_pending_bytes
         self._relief: asyncio.TimerHandle | None = None
+        self.counts = HubCounts()
         self.ended: Counter[CloseReason] = Counter()
 
     @property
@@ -91,6 +94,16 @@ class Hub:
     def filters(self) -> tuple[str, ...]:
         """The distinct filters that listeners hold."""
         return self._filters.in_use
+
+    @property
+    def held_filters(self) -> int:
+        """How many filters are held upstream."""
+        return len(self._filters)
+
+    @property
+    def pending_bytes(self) -> int:
+        """What listeners have not read yet, as events count themselves, each as often as it waits."""
+        return sum(each.buffer.size + each.replay_bytes for each in self._listeners)
 
     @property
     def subscriptions(self) -> list[tuple[str, int, int]]:
@@ -132,6 +145,8 @@ class Hub:
         if listener not in self._listeners:
             self._listeners.add(listener)
             self._internal += listener.is_internal
+            self.counts.open[listener.form] += not listener.is_internal
+            listener.buffer.count_into(self.counts)
         if listener.is_resumable:
             listener.digest = self._filter_sets.remember(listener.filters)
         if self._relief is None:
@@ -142,9 +157,12 @@ class Hub:
         if position is not None and position.epoch == self.epoch and position.sequence <= self._sequence:
             replay = self._resume(listener, position)
             complete, gap = replay.complete, replay.gap
+            if gap is not None:
+                self.counts.gaps[gap.facts["reason"]] += 1
         elif last_event_id:
             position = None
             gap = ControlEvent("gap", {"reason": "unknown_id", "last_event_id": last_event_id})
+            self.counts.gaps["unknown_id"] += 1
             listener.replay([gap])
         asks_retained = listener.retained and complete != set(listener.filters)
         if asks_retained:
@@ -189,6 +207,7 @@ class Hub:
         if listener in self._listeners:
             self._listeners.discard(listener)
             self._internal -= listener.is_internal
+            self.counts.open[listener.form] -= not listener.is_internal
             if listener.owner is not None:
                 owner, listener.owner = listener.owner, None
                 owner.left(listener)
@@ -207,6 +226,7 @@ class Hub:
             return
         if self._broker_is_away and self._told_up is None:
             self._tell_return(session_present=self._kept_session is not False)
+        self.counts.messages += 1
         event = Event(message, self.epoch, self._next_sequence(), fault)
         if not message.retain:
             tracks = [entry.track for entry, _ in routes if entry.is_remembered]
@@ -293,6 +313,7 @@ class Hub:
             for listener in entry.listeners:
                 if not (session_present and min(listener.qos, entry.qos) > 0):
                     told[listener] = None
+        self.counts.gaps["broker_connection"] += sum(bool(each.form) for each in told)
         for listener in told:
             listener.offer(gap)
 
@@ -321,6 +342,8 @@ class Hub:
         if self._is_away:
             replay.events.append(_down(self._broker_is_away))
         listener.replay(replay.events, self._journal.let_go)
+        self.counts.replays += 1
+        self.counts.replayed += sum(isinstance(each, Event) for each in replay.events)
         return replay
 
     def _next_sequence(self) -> int:

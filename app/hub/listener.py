@@ -88,6 +88,7 @@ class Listener:
         max_messages: bound of the buffer in events.
         max_bytes: bound of the buffer in bytes.
         is_resumable: what it may miss is kept for a while after it left.
+        form: what it is counted as; empty for one that is no stream.
 
     Attributes:
         is_internal: it belongs to the bridge itself, and counts as no stream.
@@ -116,6 +117,7 @@ class Listener:
         "close_reason",
         "digest",
         "filters",
+        "form",
         "is_due",
         "is_resumable",
         "own_filters",
@@ -140,6 +142,7 @@ class Listener:
         max_messages: int = 1000,
         max_bytes: int = 8 * 1024 * 1024,
         is_resumable: bool = True,
+        form: str = "",
     ) -> None:
         self.filters = tuple(dict.fromkeys(filters))
         self.digest = ""
@@ -149,6 +152,7 @@ class Listener:
         self.qos = qos
         self.retained = retained
         self.is_resumable = is_resumable
+        self.form = form
         self.close_reason: CloseReason | None = None
         self.retained_until = 0.0
         self._begun: set[str] | None = None

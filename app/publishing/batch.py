@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Final
 
 from app.problems import ProblemError, ProblemType, problem_of
 from app.publishing.gate import Gate
 from app.publishing.outcomes import Outcomes
 from app.security.principal import Principal
-from tidegate.errors import MQTTError, QueueFullError, refusal
+from tidegate.errors import QueueFullError
 from tidegate.message import Message
 
 MAX_OUTSTANDING: Final = 1000
@@ -73,13 +74,13 @@ class Batch:
         if isinstance(item, ProblemError):
             while len(outstanding) >= MAX_OUTSTANDING:
                 await self.settle()
-            self._refuse(item)
+            self._refuse(item, None)
             return
         while outstanding and len(outstanding) >= (self._window if item.qos else self._room):
             await self.settle()
         if self._given_up is not None and not self._has_come_back(self._given_up[1]):
-            self._refuse(self._given_up[0])
-        elif outstanding or self._room or await self._make_room():
+            self._refuse(self._given_up[0], item.qos)
+        elif outstanding or self._room or await self._make_room(item.qos):
             await self._submit(item)
 
     async def settle(self) -> None:
@@ -100,7 +101,7 @@ class Batch:
         """Nobody asks for the outcomes any more."""
         for each in self._outstanding:
             if not isinstance(each, ProblemError):
-                each[1].add_done_callback(_forget)
+                each[1].add_done_callback(partial(self._forget, each[0]))
         self._outstanding.clear()
 
     async def _submit(self, message: Message) -> None:
@@ -108,10 +109,10 @@ class Batch:
             try:
                 future = self._gate.submit(self._principal, message, field="/topic")
             except ProblemError as problem:
-                self._refuse(problem)
+                self._refuse(problem, message.qos)
                 return
             except QueueFullError:  # others were faster
-                if not await self._make_room():
+                if not await self._make_room(message.qos):
                     return
             else:
                 if not self._outstanding:
@@ -119,7 +120,7 @@ class Batch:
                 self._outstanding.append((message, future))
                 return
 
-    async def _make_room(self) -> bool:
+    async def _make_room(self, qos: int) -> bool:
         """Wait for one's own messages, or for room that others make; False where a message failed over it."""
         if self._outstanding:
             await self.settle()
@@ -134,13 +135,14 @@ class Batch:
                     f"{self._timeout_seconds:g} s",
                 )
                 self._given_up = problem, self._loop.time()
-                self._refuse(problem)
+                self._refuse(problem, qos)
                 return False
             await asyncio.sleep(ROOM_SECONDS)
             self._measure()
         return True
 
-    def _refuse(self, problem: ProblemError) -> None:
+    def _refuse(self, problem: ProblemError, qos: int | None) -> None:
+        self._gate.counts.fail(qos, problem)
         if self._outstanding:
             self._outstanding.append(problem)
         else:
@@ -164,15 +166,10 @@ class Batch:
         self._measure()
 
     def _tell(self, message: Message, future: asyncio.Future[int]) -> None:
-        error = future.exception()
+        error = self._gate.counts.settle(message, future)
         if error is None:
-            reason_code = future.result()
-            if reason_code < 0x80:
-                self._outcomes.accept(message.qos, reason_code)
-                return
-            error = refusal("publish", reason_code, topic=message.topic, qos=message.qos)
-        if not isinstance(error, MQTTError):
-            raise error
+            self._outcomes.accept(message.qos, future.result())
+            return
         problem = problem_of(error)
         self._outcomes.fail(problem)
         now = self._loop.time()
@@ -208,8 +205,7 @@ class Batch:
         if limits is not None:
             self._window = min(self._room, 2 * limits.receive_maximum)
 
-
-def _forget(future: asyncio.Future[int]) -> None:
-    """Take note of an error that nobody asks for, so that it is not logged as forgotten."""
-    if not future.cancelled():
-        future.exception()
+    def _forget(self, message: Message, future: asyncio.Future[int]) -> None:
+        """Take note of an outcome that nobody asks for, so that an error is not logged as forgotten."""
+        if not future.cancelled():
+            self._gate.counts.settle(message, future)

@@ -8,21 +8,23 @@ Rules:
 3. How often comes next; what the broker has no room for is not counted.
 4. A check looks at one message and returns, or raises ``ProblemError``; it neither waits nor changes it.
 5. A message that a check refuses is never sent.
+6. ``publish`` counts what became of the message. Who calls ``submit`` counts it, since it knows when to ask.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from app.broker.link import BrokerLink
 from app.problems import ProblemError, ProblemType
+from app.publishing.counts import PublishCounts
 from app.security.authorization import Authorization
 from app.security.principal import Principal
 from app.security.rates import Rate
 from tidegate.connection import BrokerLimits
-from tidegate.errors import QueueFullError
+from tidegate.errors import MQTTError, QueueFullError
 from tidegate.message import Message
 
 Check = Callable[[Message], None]
@@ -36,6 +38,9 @@ class Gate:
         authorization: decides whether a principal may.
         checks: what each message has to pass besides, in order.
         rate: how often a principal may; None where that is not bounded.
+
+    Attributes:
+        counts: what became of messages.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Gate:
         self._checks = tuple(checks)
         self._rate = rate
         self._has_stopped = False
+        self.counts = PublishCounts()
 
     @property
     def limits(self) -> BrokerLimits | None:
@@ -71,9 +77,7 @@ class Gate:
         self._has_stopped = True
         self._link.session.expire()
 
-    def publish(
-        self, principal: Principal, message: Message, *, field: str = "topic"
-    ) -> Coroutine[Any, Any, int]:
+    async def publish(self, principal: Principal, message: Message, *, field: str = "topic") -> int:
         """Publish, and return the broker's reason code, below 0x80.
 
         Args:
@@ -87,8 +91,16 @@ class Gate:
                 bridge stops (SHUTTING_DOWN).
             MQTTError: what ``Session.publish`` raises.
         """
-        self._check(principal, message, field)
-        return self._link.publish(message)
+        qos = message.qos
+        began_at = perf_counter()
+        try:
+            self._check(principal, message, field)
+            reason_code = await self._link.publish(message)
+        except (ProblemError, MQTTError) as error:
+            self.counts.fail(qos, error)
+            raise
+        self.counts.accept_single(qos, reason_code, perf_counter() - began_at)
+        return reason_code
 
     def submit(
         self,

@@ -18,6 +18,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from app.hub.event import Event
@@ -29,9 +30,9 @@ from app.publishing.reply_topics import FixedInbox
 from app.publishing.trace_context import with_trace
 from app.security.principal import Principal
 from app.settings import Settings
-from tidegate.errors import MQTTTimeoutError, OutcomeUnknownError, RefusedError, refusal
+from tidegate.errors import MQTTError, MQTTTimeoutError, OutcomeUnknownError, RefusedError, refusal
 from tidegate.message import NO_PROPERTIES, Message
-from tidegate.reason_codes import NO_MATCHING_SUBSCRIBERS
+from tidegate.reason_codes import NO_MATCHING_SUBSCRIBERS, SUCCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +149,18 @@ class Requests:
             The broker's reason code; None where the replies were quicker, or the bridge stops.
         """
         loop = asyncio.get_running_loop()
-        publishing = self._gate.submit(
-            question.principal,
-            message,
-            timeout_seconds=max(question.deadline - loop.time(), 0.0),
-            on_sent=pending.sent,
-        )
+        began_at = loop.time()
+        try:
+            publishing = self._gate.submit(
+                question.principal,
+                message,
+                timeout_seconds=max(question.deadline - began_at, 0.0),
+                on_sent=pending.sent,
+            )
+        except (ProblemError, MQTTError) as error:
+            self._gate.counts.fail(message.qos, error)
+            raise
+        publishing.add_done_callback(partial(self._count, message, pending, began_at))
         try:
             either: set[asyncio.Future[Any]] = {publishing, pending.ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -166,6 +173,19 @@ class Requests:
         finally:
             # A message that is with the socket stays sent; one that waits for its turn is not sent any more.
             publishing.cancel()
+
+    def _count(
+        self, message: Message, pending: Pending, began_at: float, publishing: asyncio.Future[int]
+    ) -> None:
+        """Count what became of the message; of one given up the reply tells, or whether it was sent."""
+        counts = self._gate.counts
+        if not publishing.cancelled():
+            counts.settle(message, publishing, publishing.get_loop().time() - began_at)
+        elif pending.replies:
+            counts.accept(message.qos, SUCCESS)
+        else:
+            kind = ProblemType.OUTCOME_UNKNOWN if pending.is_sent else ProblemType.BROKER_UNAVAILABLE
+            counts.fail(message.qos, ProblemError(kind, kind.meaning))
 
     def _outcome(self, publishing: asyncio.Future[int], message: Message, pending: Pending) -> int | None:
         """The reason code of a publish that ended, below 0x80; None where a reply tells that it arrived."""

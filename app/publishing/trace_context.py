@@ -5,7 +5,8 @@ Rules:
 1. A ``traceparent`` that is not valid counts as none, and ``tracestate`` then too (Trace Context §3.2, §3.3).
 2. A ``tracestate`` that is not valid is left out; ``traceparent`` stays.
 3. What the caller sets as a user property wins over the header.
-4. The bridge adds no span of its own: both are passed on as they came.
+4. Here is no span: both are passed on as they came. Where traces are asked for, ``app.tracing`` puts the
+   context of the bridge's own span in their place.
 """
 
 from __future__ import annotations

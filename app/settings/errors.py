@@ -15,7 +15,16 @@ from app.settings import Settings
 from app.settings.limits import check_rate
 from app.settings.sources import PREFIX, variable
 
-_SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url", "jwt_key"})
+_SECRETS: Final = frozenset(
+    {
+        "broker_url",
+        "broker_password",
+        "credentials_key",
+        "credentials_passphrase",
+        "jwt_key",
+        "redis_url",
+    }
+)
 _SERVICE_LINKS: Final = (
     "Kubernetes sets it for a Service named 'tidegate'; set enableServiceLinks: false in the pod"
 )
@@ -45,6 +54,8 @@ def allowed(field: FieldInfo) -> str:
         return "the path of a file"
     if kind == DirectoryPath:
         return "the path of a directory"
+    if kind is Path:
+        return "a path"
     if kind is bool:
         return "true or false, 1 or 0"
     if kind is int:

@@ -30,6 +30,21 @@ class ServerSettings(BaseSettings):
         examples=["::1"],
     )
     port: int = Field(8080, ge=0, le=65_535, description="The TCP port; 0 for any free one.", examples=[8081])
+    management_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="A second port with `/livez`, `/readyz` and `/metrics` alone; `/metrics` is then not at "
+        "the first. Left out, there is none.",
+        examples=[9090],
+    )
+    management_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="The address of the management port. It asks nobody who they are: it tells counts and "
+        "states, and no topic ([operating.md](operating.md)).",
+        examples=["0.0.0.0"],  # noqa: S104 - an example
+    )
     drain_seconds: float = Field(
         5.0,
         gt=0,
@@ -58,6 +73,18 @@ class ServerSettings(BaseSettings):
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="The least severe level that is logged.", examples=["debug"]
+    )
+    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="How a line of the log looks: `json`, `console`, or `auto` for `console` on a terminal "
+        "and `json` elsewhere.",
+        examples=["json"],
+    )
+    access_log: bool = Field(
+        False,
+        description="Log each request when it is through: method, route, status, milliseconds, bytes and id; "
+        "never its path, which holds the topic, nor its query.",
+        examples=["1"],
     )
     secrets_dir: DirectoryPath | None = Field(
         None,

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from app.settings.audit import AuditSettings
 from app.settings.broker import BrokerSettings
+from app.settings.credentials import CredentialSettings
 from app.settings.limits import LimitSettings
 from app.settings.publishing import PublishingSettings
 from app.settings.security import SecuritySettings
@@ -42,6 +43,7 @@ class Settings(
     SecuritySettings,
     StreamSettings,
     PublishingSettings,
+    CredentialSettings,
     BrokerSettings,
 ):
     """The bridge's settings; made once, at the start, and never changed.

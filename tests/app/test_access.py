@@ -38,6 +38,7 @@ RULES: Final = {
     "get_principal": GRANTS,
     "create_ticket": GRANTS,
     "get_status": STATUS,
+    "get_metrics": Rule(permission=Permission.METRICS_READ),
     "get_livez": PUBLIC,
     "get_readyz": PUBLIC,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -138,10 +139,12 @@ def test_a_log_record_is_one_line_with_time_and_level(mosquitto: Mosquitto) -> N
     ):
         bridge.wait_for("serving at")
         assert 0 == bridge.interrupt(signal.SIGTERM)
-    record = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) [\w.]+: .+")
-    lines = bridge.output.splitlines()
-    assert lines
-    assert [] == [line for line in lines if not record.fullmatch(line)]
+    moment = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+    records = [json.loads(line) for line in bridge.output.splitlines()]
+    assert records
+    assert [] == [each for each in records if not moment.fullmatch(each["time"])]
+    assert {"time", "level", "logger", "message"} == records[0].keys()
+    assert {each["level"] for each in records} <= {"debug", "info", "warning", "error"}
 
 
 def test_insecure_is_said_loudly(mosquitto: Mosquitto) -> None:
@@ -150,7 +153,7 @@ def test_insecure_is_said_loudly(mosquitto: Mosquitto) -> None:
     with Command("serve", "--port", "0", "--broker-url", mosquitto.url, settings=settings) as bridge:
         bridge.wait_for("serving at")
         assert 0 == bridge.interrupt(signal.SIGTERM)
-    assert "WARNING tidegate: INSECURE" in bridge.output
+    assert '"level":"warning","logger":"tidegate","message":"INSECURE' in bridge.output
 
 
 def test_openapi_writes_what_it_then_accepts(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ OPERATIONS = {
     "create_ticket": ("post", "/v1/tickets"),
     "get_livez": ("get", "/livez"),
     "get_readyz": ("get", "/readyz"),
+    "get_metrics": ("get", "/metrics"),
 }
 
 

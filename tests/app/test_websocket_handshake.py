@@ -182,4 +182,4 @@ def test_no_secret_of_a_handshake_is_logged(mosquitto: Mosquitto) -> None:
         command.wait_for("a WebSocket ended: client_left")
         assert 0 == command.interrupt(signal.SIGTERM)
         assert SECRET not in command.output
-        assert " ERROR " not in command.output
+        assert '"level":"error"' not in command.output

@@ -70,7 +70,6 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.NOT_AUTHORIZED: NotAuthorizedError,
     ProblemType.NOT_GRANTED: NotAuthorizedError,
     ProblemType.FORBIDDEN: NotAuthorizedError,
-    ProblemType.NOT_GRANTED: NotAuthorizedError,
     ProblemType.BODY_TIMEOUT: NotConnectedError,
     ProblemType.HEADER_TIMEOUT: NotConnectedError,
     ProblemType.BROKER_UNAVAILABLE: NotConnectedError,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import uvicorn
@@ -23,6 +23,9 @@ from app.server import listen, make_config
 from app.settings import Settings
 from tests.support.ports import LOOPBACK
 from tidegate.connection import Connect
+
+if TYPE_CHECKING:
+    from app.tracing.spans import Tracing
 
 START_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 15.0
@@ -139,6 +142,7 @@ def running_bridge(
     *,
     connect: Connect | None = None,
     authentication: Authentication | None = None,
+    tracing: Tracing | None = None,
     prepare: Callable[[FastAPI], None] | None = None,
     wait_until_ready: bool = True,
     port: int = 0,
@@ -150,13 +154,14 @@ def running_bridge(
         broker_url: its broker.
         connect: what opens connections to the broker; the default client where it is left out.
         authentication: how principals are found; that of the settings where it is left out.
+        tracing: what traces; what the environment asks for where it is left out.
         prepare: done to the application before it serves, such as adding a route.
         wait_until_ready: wait until the broker answers; without it the bridge just serves.
         port: where to listen on 127.0.0.1; any free port where it is left out.
         settings: any field of ``Settings``.
     """
     chosen = Settings(broker_url=broker_url, **settings)
-    app = create_app(chosen, connect=connect, authentication=authentication)
+    app = create_app(chosen, connect=connect, authentication=authentication, tracing=tracing)
     if prepare is not None:
         prepare(app)
     bridge = Bridge(app, chosen, port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final
@@ -34,40 +35,48 @@ _BY_STATUS: Final = {
 _NEAR: Final = 0.6
 
 
-def install(app: FastAPI, known_paths: Callable[[], Iterable[str]]) -> None:
+def install(
+    app: FastAPI, known_paths: Callable[[], Iterable[str]], problems: Counter[ProblemType] | None = None
+) -> None:
     """Put the handlers into an application.
 
     Args:
         app: the application.
         known_paths: its path templates, asked for when a path is unknown.
+        problems: where the problems that were answered are counted.
     """
+
+    def answer(problem: ProblemError) -> Response:
+        if problems is not None:
+            problems[problem.kind] += 1
+        return respond(problem)
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
-            return respond(_unknown_path(request.url.path, known_paths()))
+            return answer(_unknown_path(request.url.path, known_paths()))
         kind = _BY_STATUS.get(error.status_code, ProblemType.INTERNAL_ERROR)
         detail = error.detail
         if error.status_code == 405:
             detail = f"{request.url.path} takes no {request.method}"
-        return respond(ProblemError(kind, detail, headers=error.headers))
+        return answer(ProblemError(kind, detail, headers=error.headers))
 
     async def on_problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
-        return respond(error)
+        return answer(error)
 
     async def on_mqtt_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, MQTTError)
-        return respond(problem_of(error))
+        return answer(problem_of(error))
 
     async def on_invalid_request(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return respond(_invalid_request(error))
+        return answer(_invalid_request(error))
 
     async def on_fault(request: Request, error: Exception) -> Response:
         # The server logs the stack trace, and closes the connection; what it does not know is the request.
         logger.error("%s %s failed: %r", request.method, request.url.path, error)
-        return respond(
+        return answer(
             ProblemError(
                 ProblemType.INTERNAL_ERROR,
                 "the bridge failed on this request; its log tells why",

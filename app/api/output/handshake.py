@@ -10,6 +10,7 @@ from starlette.types import Receive, Send
 
 from app.api.output.answer import NO_STORE
 from app.api.output.security_headers import SECURITY_HEADERS
+from app.logs.context import RAW_HEADER, request_id
 from app.problems import CONTENT_TYPE, ProblemError
 
 CLOSE_SECONDS: Final = 1.0
@@ -26,7 +27,8 @@ async def deny(receive: Receive, send: Send, problem: ProblemError) -> None:
         send: ASGI's.
         problem: why it is refused.
     """
-    headers = [(b"content-type", CONTENT_TYPE.encode()), NO_STORE, *_SECURITY_HEADERS]
+    identity = (RAW_HEADER, request_id.get().encode("ascii"))
+    headers = [(b"content-type", CONTENT_TYPE.encode()), NO_STORE, identity, *_SECURITY_HEADERS]
     headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
     await send({"type": "websocket.http.response.start", "status": problem.kind.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": problem.body()})

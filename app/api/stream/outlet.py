@@ -157,6 +157,7 @@ class Outlet:
         while listener.is_due and not sending.is_blocked:
             events = listener.take(PIECE_BYTES)
             if events:
+                self._hub.counts.deliveries += len(events)
                 sending.send({"type": "http.response.body", "body": self._encode(events), "more_body": True})
         reason = listener.close_reason
         if reason is not None and not (listener.is_due or sending.is_blocked):

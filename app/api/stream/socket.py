@@ -51,6 +51,9 @@ logger = logging.getLogger("tidegate.streams")
 MAX_PENDING_FRAMES: Final = 100
 """What a client may have asked for and not got an answer to; more is read only then."""
 
+SUBSCRIPTION: Final = "subscription"
+"""What each subscription of a socket is counted as, beside the socket itself."""
+
 PIECE_BYTES: Final = 65_536
 GOING_AWAY: Final = 1001
 """The status of a close that the bridge begins (RFC 6455 §7.4.1)."""
@@ -225,7 +228,11 @@ class Socket:
     async def _subscribe(self, frame: SubscribeFrame) -> None:
         try:
             listener, position = await self._opener.open(
-                self._principal, frame, frame.last_event_id, field="/topics"
+                self._principal,
+                frame,
+                frame.last_event_id,
+                field="/topics",
+                form=SUBSCRIPTION,
             )
         finally:
             del self._opening[frame.id]

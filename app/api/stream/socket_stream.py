@@ -86,6 +86,7 @@ class SocketStream:
             for event in listener.take(PIECE_BYTES)
             if not (isinstance(event, ControlEvent) and event.name == "broker")
         ]
+        self._hub.counts.deliveries += len(events)
         marked, filters = listener.lacks_retained, listener.digest
         self._frames.extend(
             event_frames(self._id_json, events, listener.qos, self._hub.epoch, marked=marked, filters=filters)

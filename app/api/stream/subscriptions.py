@@ -31,7 +31,13 @@ class Subscriptions:
         self._rate = rates.streams
 
     async def open(
-        self, principal: Principal, options: SubscriptionOptions, last_event_id: str = "", *, field: str
+        self,
+        principal: Principal,
+        options: SubscriptionOptions,
+        last_event_id: str = "",
+        *,
+        field: str,
+        form: str,
     ) -> tuple[Listener, Position]:
         """Join the hub with a new listener; whoever asked has to see to it that it leaves.
 
@@ -40,6 +46,7 @@ class Subscriptions:
             options: what was asked for.
             last_event_id: the last event that the client has seen.
             field: where the filters came from, for a problem.
+            form: what the stream is counted as.
 
         Returns:
             The listener, and where the client stands before the first event.
@@ -80,6 +87,7 @@ class Subscriptions:
             limit=options.limit,
             max_messages=settings.listener_max_messages,
             max_bytes=settings.listener_max_bytes,
+            form=form,
         )
         position = await self._hub.join(listener, last_event_id)
         if listener.close_reason is CloseReason.SHUTDOWN:

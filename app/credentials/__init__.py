@@ -1,0 +1,1 @@
+"""TLS credentials: kept safe, known by name, and told of when they change."""
