@@ -170,6 +170,7 @@ def environment_of(
         "TIDEGATE_JWT_KEY": canaries.jwt_key,
         "TIDEGATE_JWT_COOKIE": COOKIE,
         "TIDEGATE_AUDIT_PUBLISH_SAMPLE": "1",
+        "TIDEGATE_ACCESS_LOG": "1",
         "TIDEGATE_PUBLISH_TIMEOUT_SECONDS": "1",
         "HOME": str(directory),
         "TMPDIR": str(directory),
@@ -220,7 +221,7 @@ def place(certificates: Certificates, tmp_path: Path) -> Iterator[Place]:
 def client_of(command: Command) -> httpx.Client:
     """A client of a bridge that has begun to serve."""
     command.wait_for("serving at ")
-    found = re.search(r"serving at (\S+)", command.output)
+    found = re.search(r"serving at (http://[\w.:]+)", command.output)
     assert found is not None
     return httpx.Client(base_url=found[1], trust_env=False, timeout=20)
 
@@ -306,7 +307,7 @@ def test_no_secret_is_in_what_a_bridge_logs_answers_or_writes(place: Place) -> N
         ]
         assert 0 == command.interrupt(signal.SIGTERM)
     assert "RuntimeError: a fault" in command.output
-    assert "DEBUG" in command.output
+    assert "debug" in command.output
     assert [] == canaries.found_in(command.output)
     for answer in answers:
         assert [] == canaries.found_in(answer), answer
