@@ -182,7 +182,9 @@ class TicketsRoute(RawRoute):
             )
         qos = 1 if request.qos is None else request.qos
         for index, each in enumerate(request.topics):
-            self._authorization.require_subscribe(principal, each, qos, field=f"/topics/{index}")
+            self._authorization.require_subscribe(
+                principal, each, qos, field=f"/topics/{index}", action="ticket"
+            )
         return Grants((), [Grant(split_share(each)[1], qos) for each in request.topics])
 
     def _socket_grants(self, principal: Principal, request: TicketRequest) -> Grants | None:

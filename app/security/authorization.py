@@ -20,6 +20,8 @@ from tidegate.message import Message
 
 _ENDED: Final = {Ended.EXPIRED: "expired", Ended.REVOKED: "been revoked"}
 
+_ALL: Final = "whatever is granted"
+
 _OFTEN: Final = frozenset({Permission.STATUS_READ, Permission.METRICS_READ})
 """What a monitor asks for all the time; only its refusals are recorded."""
 
@@ -79,7 +81,7 @@ class Authorization:
             topic_filter: a valid topic filter.
             qos: the highest QoS asked for.
             field: where the filter came from, for the problem.
-            action: what the audit log calls it: ``subscribe``, ``read`` or ``reply``.
+            action: what the audit log calls it: ``subscribe``, ``read``, ``reply`` or ``ticket``.
 
         Raises:
             ProblemError: NOT_GRANTED.
@@ -95,7 +97,7 @@ class Authorization:
     def narrow(
         self, principal: Principal, publish: Sequence[str] | None, subscribe: Sequence[str] | None
     ) -> Grants | None:
-        """Part of what a principal is granted; None for all of it.
+        """Part of what a principal is granted, for a ticket; None for all of it.
 
         Args:
             principal: whose grants.
@@ -107,6 +109,8 @@ class Authorization:
         """
         grants = principal.grants
         if publish is None and subscribe is None:
+            if self._authentication.is_required:
+                self._audit.allowed("ticket", principal, _ALL, rule=_ALL)
             return None
         return Grants(
             grants.publish
@@ -153,6 +157,14 @@ class Authorization:
                 reason = "no grant covers it"
                 self._audit.refused("ticket", principal, each, reason=reason)
                 raise _refusal(f"{member} to", each, reason, field=f"/{member}/{index}")
+            if self._authentication.is_required:
+                grants = principal.grants
+                rule = (
+                    grants.allows_publish(each, 0, retain=False)
+                    if member == "publish"
+                    else grants.allows_subscribe(each, 0)
+                )
+                self._audit.allowed("ticket", principal, each, rule=rule, way=member)
             found += part
         return found
 

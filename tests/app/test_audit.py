@@ -147,6 +147,25 @@ def test_following_and_reading_are_recorded(bridge: Bridge, records: Records) ->
     assert not records.of("status:read", "allowed")
 
 
+def test_tickets_are_recorded(bridge: Bridge, records: Records) -> None:
+    """What each may be used for, by which grant; and a refusal."""
+    for wanted in (
+        {"for": "subscribe", "topics": ["audit/own/a"]},
+        {"for": "websocket"},
+        {"for": "websocket", "publish": ["audit/own/p"], "subscribe": ["audit/own/s"]},
+        {"for": "subscribe", "topics": ["audit/others"]},
+    ):
+        bridge.client.post("/v1/tickets", json=wanted, headers=bearer("first"))
+    assert [(each["target"], each["rule"]) for each in records.of("ticket", "allowed")] == [
+        ("audit/own/a", "audit/own/#"),
+        ("whatever is granted", "whatever is granted"),
+        ("audit/own/p", "audit/own/+"),
+        ("audit/own/s", "audit/own/#"),
+    ]
+    assert ["audit/others"] == [each["target"] for each in records.of("ticket", "refused")]
+    assert not records.of("subscribe", "allowed")
+
+
 def test_a_topic_cannot_write_lines_of_its_own(bridge: Bridge, records: Records) -> None:
     """Line breaks, colours and directions of writing show as escapes, and a long text is cut."""
     topic = "audit/\u202e\u2028evil"
