@@ -10,6 +10,8 @@ Rules:
 3. The package that speaks WebSocket has bounds of its own for heads. What exceeds them never gets there.
 4. The id of a request is a header that the server adds itself, so that it is on every answer, whoever makes
    it, and costs nothing where a stream is written.
+5. Who has an answer wait, and takes nothing of it for the time that streams give a reader, loses the
+   connection: what waits is memory of the bridge's.
 
 ASGI has no way to close a connection. An application that stops answering has it closed once everything
 written is with the reader, and a reader that takes nothing keeps that from happening for as long as it
@@ -41,6 +43,9 @@ SPARE_CONNECTIONS: Final = 100
 
 REFUSAL_SECONDS: Final = 1.0
 """How long one of those may take to send its request."""
+
+STREAMS_FIRST_SECONDS: Final = 1.0
+"""A stream that gives its reader up knows why, and says so in the log; so it has its turn before."""
 
 
 class BridgeConfig(Config):
@@ -77,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = bounds_of(config)
         self._smallest_bound = min(self._bounds.max_header_bytes, self._bounds.max_target_bytes)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
         self._head_is_open = False
         self._head_has_come = False
         self._head_has_begun = False
@@ -103,7 +109,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._stop_waiting()
+        self._stop_looking()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More waits than the reader takes at once: from now on it has to take something now and then."""
+        super().pause_writing()
+        if self._reader_timer is None:
+            self._look_again(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """It took nearly all."""
+        self._stop_looking()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """A piece came: see whether what it leaves unfinished is within its bounds."""
@@ -170,6 +188,23 @@ class BoundedProtocol(HttpToolsProtocol):
         problem = ProblemError(ProblemType.BAD_REQUEST, "what came is not HTTP/1.1, or not well-formed")
         self.transport.write(written(problem))
         self.transport.close()
+
+    def _look_again(self, unsent: int) -> None:
+        seconds = self._bounds.send_timeout_seconds + STREAMS_FIRST_SECONDS
+        self._reader_timer = self.loop.call_later(seconds, self._look, unsent)
+
+    def _look(self, before: int) -> None:
+        """See whether anything went since the last look; nothing is added while so much waits."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= before:
+            self.transport.abort()
+        else:
+            self._look_again(unsent)
+
+    def _stop_looking(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:

@@ -32,6 +32,7 @@ class HeadBounds:
         max_target_bytes: its target, path and query.
         max_connections: connections at once.
         message_timeout_seconds: how long a WebSocket's message in fragments may take.
+        send_timeout_seconds: how long a reader may take nothing of an answer.
     """
 
     header_timeout_seconds: float
@@ -39,6 +40,7 @@ class HeadBounds:
     max_target_bytes: int
     max_connections: int
     message_timeout_seconds: float
+    send_timeout_seconds: float
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -49,6 +51,7 @@ class HeadBounds:
             settings.max_target_bytes,
             settings.max_connections,
             settings.body_timeout_seconds,
+            settings.stream_send_timeout_seconds,
         )
 
     @property
