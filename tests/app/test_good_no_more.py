@@ -25,7 +25,7 @@ FOREVER_SECONDS = 600.0
 @pytest.fixture(scope="module")
 def running(mosquitto: Mosquitto) -> Iterator[tuple[Bridge, FixedTokens]]:
     """A bridge that gives up no reader by itself, and its table of tokens."""
-    names = ("stream", "socket", "frames", "body", "request", "keyed", "lasting")
+    names = ("stream", "socket", "body", "request", "keyed", "lasting")
     authentication, tokens = tokens_of(
         *(principal(each, publish=("ends/#",), subscribe=("ends/#",)) for each in names)
     )
@@ -69,10 +69,16 @@ def test_a_websocket_ends_with_its_principal_also_when_nobody_reads_it(
         wait_until(lambda: bridge.app.state.hub.listeners == 0)
 
 
-def test_frames_of_a_revoked_principal_are_refused_at_once(running: tuple[Bridge, FixedTokens]) -> None:
+def test_frames_of_a_revoked_principal_are_refused_at_once(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before the WebSocket is closed, too: neither published nor followed."""
-    bridge, tokens = running
-    with SocketClient(bridge.port, headers=bearer("frames")) as client:
+    monkeypatch.setattr("app.api.stream.holdings.SWEEP_SECONDS", FOREVER_SECONDS)
+    authentication, tokens = tokens_of(principal("frames", publish=("ends/#",), subscribe=("ends/#",)))
+    with (
+        running_bridge(mosquitto.url, authentication=authentication) as bridge,
+        SocketClient(bridge.port, headers=bearer("frames")) as client,
+    ):
         tokens.revoke("frames")
         for op, members in (
             ("publish", {"topic": "ends/f", "payload": 1}),
