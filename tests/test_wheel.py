@@ -59,7 +59,7 @@ def test_it_serves_as_installed(python: Path, mosquitto: Mosquitto) -> None:
     with Command("serve", settings=settings, program=("-I", "-m", "app"), python=python) as command:
         command.wait_for("connected to")
         command.wait_for("serving at")
-        [url] = re.findall(r"serving at (http://\S+)", command.output)
+        [url] = re.findall(r"serving at (http://[^\s\"]+)", command.output)
         with httpx.Client(base_url=url, trust_env=False) as client:
             assert 200 == client.post("/v1/topics/wheel", content=b"1").status_code
             assert "<html" in client.get("/console").text

@@ -13,7 +13,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.raw_socket import RawSocket
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: bri"
-WHOLE = b"GET /livez HTTP/1.1\r\nHost: bridge\r\n\r\n"
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HALF_OPEN = 1000
 IMPATIENT = 0.3
 HEARTBEATS = 10
@@ -43,13 +43,13 @@ def kind(opened: RawSocket) -> str:
 
 def request(*, fields: bytes = b"", target: bytes = b"/livez") -> bytes:
     """A request with header fields, each with its line end."""
-    return b"GET %b HTTP/1.1\r\nHost: bridge\r\n%b\r\n" % (target, fields)
+    return b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n" % (target, fields)
 
 
 # Slow heads.
 
 
-@pytest.mark.parametrize("half", [b"G", HALF, b"GET /livez HTTP/1.1\r\nHost: bridge\r\n"])
+@pytest.mark.parametrize("half", [b"G", HALF, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
 def test_half_a_head_is_given_up(impatient_bridge: Bridge, half: bytes) -> None:
     """However much of it came, it is answered in words that name the setting, and the connection closed."""
     with RawSocket(impatient_bridge.port, half) as slow:
@@ -96,7 +96,7 @@ def test_line_ends_after_an_answer_keep_nothing_open(impatient_bridge: Bridge) -
 
 def test_a_body_after_a_refusal_keeps_nothing_open(impatient_bridge: Bridge) -> None:
     """The answer is there, and nobody waits for a body that trickles in for nothing."""
-    head = b"POST /v1/nothing HTTP/1.1\r\nHost: bridge\r\nContent-Length: 100000\r\n\r\n"
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n"
     with RawSocket(impatient_bridge.port, head) as slow:
         slow.read_answer()
         assert 404 == slow.status
@@ -144,7 +144,7 @@ def test_many_half_open_connections_are_given_up(impatient_bridge: Bridge) -> No
 
 def test_the_largest_header_fields_pass(bridge: Bridge) -> None:
     """The bound itself is allowed: names, values and what stands between and behind them count."""
-    fixed = len(b"Host: bridge\r\n") + len(b"X: \r\n") + len(b"Connection: close\r\n")
+    fixed = len(b"Host: 127.0.0.1\r\n") + len(b"X: \r\n") + len(b"Connection: close\r\n")
     padding = b"x" * (2000 - fixed)
     for more, status in ((b"", 200), (b"x", 431)):
         fields = b"Connection: close\r\nX: %b\r\n" % (padding + more)

@@ -100,11 +100,14 @@ def insist(bridge: Bridge, target: str, headers: dict[str, str]) -> httpx.Respon
     return answers[-1]
 
 
+VARYING = ("date", "idempotency-replayed", "x-request-id")
+"""Headers in which the same answer differs from one time to the next."""
+
+
 def same(one: httpx.Response, other: httpx.Response) -> bool:
-    """Whether two answers are the same but for the header that tells which came first."""
+    """Whether two answers are the same but for what is each request's own."""
     heads = [
-        {name: value for name, value in each.headers.items() if name not in ("date", "idempotency-replayed")}
-        for each in (one, other)
+        {name: value for name, value in each.headers.items() if name not in VARYING} for each in (one, other)
     ]
     return (one.status_code, one.content, heads[0]) == (other.status_code, other.content, heads[1])
 

@@ -27,7 +27,7 @@ def bridge(mosquitto: Mosquitto) -> Iterator[Bridge]:
 def head(path: str, content_type: str, framing: str) -> bytes:
     """The head of a request with a body."""
     return (
-        f"POST {path} HTTP/1.1\r\nHost: bridge\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n"
     ).encode()
 
 

@@ -458,4 +458,4 @@ def test_the_number_of_filters_is_bounded(mosquitto: Mosquitto) -> None:
         in_query = bridge.client.get("/v1/subscribe?topic=a&topic=b&topic=c")
         for answer, field in ((in_body, "/topics"), (in_query, "topic")):
             assert (answer.status_code, answer.json()["field"]) == (400, field)
-            assert "a stream may have 2" in answer.json()["detail"]
+            assert "TIDEGATE_MAX_FILTERS_PER_STREAM allows 2" in answer.json()["detail"]

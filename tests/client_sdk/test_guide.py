@@ -106,7 +106,7 @@ def test_every_block_is_run() -> None:
 @pytest.fixture(params=["direct", "bridge"])
 def places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     """A broker's URL and a bridge's port, under the names of the guide; the environment leads to one."""
-    with Mosquitto() as real, running_bridge(real.url) as bridge:
+    with Mosquitto() as real, running_bridge(real.url, allowed_hosts=(BRIDGE_HOST,)) as bridge:
         monkeypatch.setenv("TIDEGATE_URL", real.url if request.param == "direct" else bridge.url)
         seed.lead(monkeypatch, {(BROKER_HOST, 1883): real.port, (BRIDGE_HOST, bridge.port): bridge.port})
         yield real.url, bridge.port
@@ -185,7 +185,7 @@ def test_the_example_of_tests_passes(tmp_path: Path) -> None:
     (tmp_path / "thermometer.py").write_text(blocks()["Testing your program"])
     (tmp_path / "test_thermometer.py").write_text(blocks()["Testing your program 2"])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:cloudcoil", str(tmp_path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
