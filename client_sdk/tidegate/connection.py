@@ -187,16 +187,16 @@ class Subscription:
 class ConnectionEvents(Protocol):
     """What a connection tells its owner."""
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, /) -> None:
         """A message arrived."""
 
-    def on_published(self, token: Any, reason_code: int) -> None:
+    def on_published(self, token: Any, reason_code: int, /) -> None:
         """The publish with this token ended with this reason code (0x80 and above: refused)."""
 
-    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Any]) -> Sequence[Carry]:
+    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Any], /) -> Sequence[Carry]:
         """The broker kept the session: what becomes of the exchange of each of these tokens, in order."""
 
-    def on_lost(self, error: MQTTConnectionError) -> None:
+    def on_lost(self, error: MQTTConnectionError, /) -> None:
         """The connection ended, and not by ``close``."""
 
 
