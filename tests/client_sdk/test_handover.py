@@ -228,7 +228,9 @@ async def test_publishes_in_flight_are_answered_on_the_old_connection(mosquitto:
         assert sorted(ordered) == ordered
 
 
-async def test_publishes_that_are_never_answered(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_publishes_that_are_never_answered(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An old connection that has gone silent is left: QoS 1 is sent again, QoS 2 is told as unknown."""
     monkeypatch.setattr("tidegate.session.DRAIN_SECONDS", 0.2)
     topic = next(PLACES)
