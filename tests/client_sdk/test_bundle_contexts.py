@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ from tests.support.bundles import (
     shake_hands,
     subjects,
 )
-from tests.support.issued import issue, rsa_key
+from tests.support.issued import NOW, issue, rsa_key
 from tidegate import TLSError
-from tidegate.bundles import bundle_of_parts, read_bundle
+from tidegate.bundles import bundle_of_parts, read_bundle, restore_bundle
 
 
 def test_a_context_verifies_and_shows_the_chain() -> None:
@@ -135,6 +137,44 @@ def test_a_bundle_that_is_written_down_reads_back_as_it_was() -> None:
         bundle_of_parts(ca=alone.pem + INTERMEDIATE.pem, certificate=alone.pem, private_key=alone.key())
     )
     for bundle in bundles:
-        again = read_bundle(bundle.dump())
-        assert subjects(bundle) == subjects(again)
-        assert bundle.dump() == again.dump()
+        for again in (read_bundle(bundle.dump()), restore_bundle(bundle.dump(), name="kept")):
+            assert subjects(bundle) == subjects(again)
+            assert bundle.dump() == again.dump()
+            assert bundle.reaches_authority == again.reaches_authority
+
+
+def test_what_was_kept_is_not_judged_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A certificate that expired since then is read without a word, and its parts say where it is kept."""
+    caplog.set_level("DEBUG")
+    expired = issue("device-9", ROOT, starts=NOW - timedelta(days=20), ends=NOW - timedelta(days=10))
+    kept = read_bundle(expired.pem + expired.key() + ROOT.pem, validity="warn").dump()
+    caplog.clear()
+    again = restore_bundle(kept, name="plant")
+    assert again.certificate is not None
+    assert again.key is not None
+    assert ("plant", "plant!certificate", "plant!private_key") == (
+        again.place,
+        again.certificate.source,
+        again.key.source,
+    )
+    assert [] == caplog.records
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"7",
+        b"\xff",
+        b'{"ca": "-----BEGIN CERTIFICATE-----\\n-----END CERTIFICATE-----"}',
+        json.dumps({"certificate": DEVICE.pem.decode()}).encode(),
+        json.dumps({"private_key": DEVICE.key().decode()}).encode(),
+        json.dumps({"certificate": DEVICE.pem.decode(), "private_key": DEVICE.key().decode()[:-50]}).encode(),
+    ],
+)
+def test_what_was_not_kept_as_it_was_written_is_refused(content: bytes) -> None:
+    """With where it is kept, and no word of what it holds."""
+    with pytest.raises(TLSError, match=r"^plant was ") as caught:
+        restore_bundle(content, name="plant")
+    assert (None, "plant") == (caught.value.__cause__, caught.value.file)

@@ -20,6 +20,7 @@ from tidegate.bundles.bundle import Bundle
 from tidegate.bundles.certificate import Certificate
 from tidegate.bundles.checks import Validity
 from tidegate.bundles.intake import bundle_of_files, bundle_of_parts, load_bundle, read_bundle
+from tidegate.bundles.kept import restore_bundle
 
 __all__ = [
     "Bundle",
@@ -29,4 +30,5 @@ __all__ = [
     "bundle_of_parts",
     "load_bundle",
     "read_bundle",
+    "restore_bundle",
 ]

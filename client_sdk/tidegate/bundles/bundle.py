@@ -82,7 +82,7 @@ class Bundle:
         return context
 
     def dump(self) -> bytes:
-        """The whole bundle, *with its key unencrypted*, as JSON for ``read_bundle``; for a safe place."""
+        """The whole bundle, *with its key unencrypted*, as JSON for ``restore_bundle``; for a safe place."""
         document = {"ca": b"".join(each.as_pem() for each in self.authorities).decode()}
         if self.certificate is not None and self.key is not None:
             document["certificate"] = self._certificates(self.certificate).decode()

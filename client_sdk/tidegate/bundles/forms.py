@@ -6,6 +6,7 @@ and that text may be a key.
 
 from __future__ import annotations
 
+import binascii
 import json
 import re
 from collections.abc import Iterator
@@ -47,6 +48,14 @@ def blocks(content: bytes, source: str) -> Iterator[tuple[bytes, bytes]]:
         raise TLSError(
             f"{source} is cut off: its block {label.decode()} has no end; copy the file anew", file=source
         )
+
+
+def decode_block(block: bytes) -> bytes:
+    """What stands in a PEM block; nothing where it has headers (RFC 1421), as keys of old OpenSSL do."""
+    try:
+        return binascii.a2b_base64(b"".join(block.splitlines()[1:-1]))
+    except binascii.Error:
+        return b""
 
 
 def parse_json(content: bytes, source: str) -> tuple[Any, list[tuple[str, str]]]:

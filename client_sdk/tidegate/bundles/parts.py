@@ -19,11 +19,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tidegate.bundles.certificate import Certificate, parse_certificate
-from tidegate.bundles.forms import as_utf8, blocks, is_pkcs12, parse_json
+from tidegate.bundles.derivation import ROUNDS, derivation_rounds
+from tidegate.bundles.forms import as_utf8, blocks, decode_block, is_pkcs12, parse_json
 from tidegate.errors import TLSError
 
 KEY_BYTES: Final = 16_384
 """The longest private key: RSA of 16,384 bits comes to less, and checking takes longer with each bit."""
+KEYS: Final = 100
+"""The most private keys that are looked at; one is used."""
+CERTIFICATES: Final = 1000
+"""The most certificates; systems trust about 150."""
 
 _CERTIFICATES: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _MEMBERS: Final = ("ca", "certificate", "private_key")
@@ -67,18 +72,23 @@ class Parts:
         keys: the same for private keys.
         locked: the errors of keys that could not be opened, which matters where no other key fits.
         ignored: the files that hold nothing to use.
+        rounds: the work of opening keys so far, as in ``derivation``.
+        tried: how many keys were looked at.
     """
 
     certificates: list[Certificate] = field(default_factory=list)
     keys: list[PrivateKey] = field(default_factory=list)
     locked: list[TLSError] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    rounds: int = 0
+    tried: int = 0
 
     def read(self, content: bytes, source: str, passphrase: Passphrase) -> bool:
         """Take the certificates and keys of one file; returns whether there were any.
 
         Raises:
-            TLSError: it is one of theirs by its form, and damaged.
+            TLSError: it is one of theirs by its form, and damaged; or all of them together are too many, or
+                take too long to open.
         """
         before = (len(self.certificates), len(self.keys), len(self.locked))
         content = as_utf8(content)
@@ -117,6 +127,7 @@ class Parts:
             self._add_key(content, source, passphrase, is_pem=False)
 
     def _read_pkcs12(self, content: bytes, source: str, passphrase: Passphrase) -> None:
+        self._spend(content, source, is_pkcs12=True)
         loaded = None
         for secret in dict.fromkeys((passphrase.value, None, b"")):
             try:
@@ -147,13 +158,33 @@ class Parts:
                 file=source,
             )
         if all(each.fingerprint != described.fingerprint for each in self.certificates):
+            if len(self.certificates) == CERTIFICATES:
+                raise TLSError(f"{source} has one certificate more than {CERTIFICATES:,}", file=source)
             self.certificates.append(described)
+
+    def _spend(self, content: bytes, source: str, *, is_pkcs12: bool) -> None:
+        """Count a file with a key before it is opened.
+
+        Raises:
+            TLSError: it is one too many, or asks for too much work.
+        """
+        self.tried += 1
+        if self.tried > KEYS:
+            raise TLSError(f"{source} has one private key more than {KEYS}", file=source)
+        self.rounds += derivation_rounds(content, is_pkcs12=is_pkcs12)
+        if self.rounds > ROUNDS:
+            raise TLSError(
+                f"{source} asks for more than {ROUNDS:,} rounds of hashing to turn a passphrase into a key, "
+                "which would take too long; encrypt it anew with fewer",
+                file=source,
+            )
 
     def _add_key(self, content: bytes, source: str, passphrase: Passphrase, *, is_pem: bool) -> None:
         if len(content) > KEY_BYTES:
             raise TLSError(
                 f"{source} has a key of more than {KEY_BYTES:,} bytes: no key is that long", file=source
             )
+        self._spend(decode_block(content) if is_pem else content, source, is_pkcs12=False)
         load = load_pem_private_key if is_pem else load_der_private_key
         key, is_encrypted = None, False
         try:
