@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from app import doctor as checks
 from app import server
 from app.dev import run as development
+from app.diagnosis.steps import Step
 from app.main import create_app
 from app.settings import Settings
 from app.settings.errors import describe_errors
@@ -195,7 +196,7 @@ def openapi_text(document: dict[str, Any]) -> str:
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
 
 
-def _show_step(step: checks.Step) -> None:
+def _show_step(step: Step) -> None:
     word = "ok" if step.is_ok else "FAILED"
     typer.echo(f"{word:<7} {step.name:<10} {step.milliseconds:>7.1f} ms  {step.detail}")
     if step.advice:

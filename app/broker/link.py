@@ -143,7 +143,7 @@ class BrokerLink:
             )
 
     async def _try_out(self, options: ConnectOptions) -> None:
-        """Connect beside the session in use, as far as that goes; a refusal of the other name tells nothing."""
+        """Connect beside the session in use; that the other name is refused tells nothing."""
         nobody = Line(lambda _: None, lambda _, __: None, lambda _, __: ())
         once = replace(_under_another_name(options), session_expiry_seconds=0, clean_start=True)
         with contextlib.suppress(ConnectRefusedError):

@@ -94,6 +94,8 @@ class ConnectOptions:
         will: published by the broker if this client vanishes.
         memory: what earlier connections of the session left; None where it ends with its connection.
         profile: the kind of broker, where its host name and CONNACK do not tell (``tidegate.profiles``).
+        address: where to connect in place of looking ``host`` up, which TLS verifies all the same; not for
+            WebSockets.
     """
 
     host: str = "localhost"
@@ -112,6 +114,7 @@ class ConnectOptions:
     will: Will | None = None
     memory: SessionMemory | None = field(default=None, repr=False, compare=False)
     profile: ProfileChoice = "auto"
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
