@@ -13,7 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, health, status
+from app.api import console, credential_use, credentials, health, status
 from app.api.batch import BatchRoute
 from app.api.input import headers, idempotency_key
 from app.api.input.body import BodyReader
@@ -29,6 +29,9 @@ from app.api.subscribe import SubscribeRoute
 from app.api.topics import TopicsRoute
 from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink
+from app.credentials.in_use import CredentialInUse
+from app.credentials.opening import open_store
+from app.credentials.targets import Targets
 from app.hub.hub import Hub
 from app.hub.journal import Journal
 from app.publishing.gate import Gate
@@ -51,7 +54,10 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     Raises:
         ConfigurationError: a file that the settings name cannot be used.
     """
-    link = BrokerLink(settings, settings.connect_options(), connect=connect)
+    bundle = settings.broker_bundle()
+    options = settings.connect_options(bundle)
+    link = BrokerLink(settings, options, connect=connect)
+    in_use = CredentialInUse(link, options, bundle, open_store(settings))
     journal = Journal(
         max_messages=settings.journal_max_messages,
         max_bytes=settings.journal_max_bytes,
@@ -71,12 +77,15 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        link.use(await in_use.begin())
         await link.start()
+        in_use.start()
         try:
             yield
         finally:
             hub.drain()
             await hub.close()
+            await in_use.close()
             await link.close()
             await idempotency.close()
 
@@ -96,12 +105,21 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     )
     app.state.link = link
     app.state.hub = hub
-    app.include_router(health.create_router(link, hub, idempotency.memory))
+    app.state.in_use = in_use
+    app.include_router(health.create_router(link, hub, idempotency.memory, in_use))
     gate = Gate(link, () if schemas is None else (schemas.check,))
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
-    app.include_router(status.create_router(link, hub, requests.counts, schemas))
+    app.include_router(status.create_router(link, hub, requests.counts, schemas, in_use))
+    app.include_router(credentials.create_router(in_use, body_timeout_seconds=settings.body_timeout_seconds))
+    app.include_router(
+        credential_use.create_router(
+            in_use,
+            Targets(settings.credentials_test_hosts, options),
+            body_timeout_seconds=settings.body_timeout_seconds,
+        )
+    )
     app.include_router(console.router)
     topics = TopicsRoute(
         gate,

@@ -93,6 +93,10 @@ class BrokerLink:
         """What the broker said in CONNACK; None without a connection."""
         return self.session.limits
 
+    def use(self, options: ConnectOptions) -> None:
+        """Connect with these, in place of those given at first; before ``start``."""
+        self.session.use(options)
+
     async def start(self) -> None:
         """Begin to connect; returns at once, also where the broker is away."""
         await self.session.start()

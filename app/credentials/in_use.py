@@ -9,7 +9,8 @@ Rules:
 3. A new version of the credential in use is taken into use without being asked, when it appears in the store.
 4. What the bridge tried by itself and failed is tried again, later each time, until it works or is not wanted
    any more. What somebody asked for is not: they were told.
-5. Without an active credential the files of the settings are used.
+5. Without an active credential the files of the settings are used. What is mounted is active without being
+   asked.
 """
 
 from __future__ import annotations
@@ -76,14 +77,16 @@ class CredentialInUse:
         store: the store.
         credential: what was taken from the store and is in use; None where the settings' files are.
         trouble: what was last tried and failed; None when all is as it should be.
+        options: how the bridge connects with what is in use.
     """
 
     def __init__(
         self, link: Link, options: ConnectOptions, bundle: Bundle | None, store: CredentialStore | None
     ) -> None:
         self._link = link
-        self._options = options
-        self._of_settings = bundle
+        self._set_options = options
+        self.options = options
+        self._set_bundle = bundle
         self.store = store
         self.credential: Credential | None = None
         self.trouble: Trouble | None = None
@@ -97,7 +100,7 @@ class CredentialInUse:
     @property
     def bundle(self) -> Bundle | None:
         """What is in use; None for a connection without TLS."""
-        return self._of_settings if self.credential is None else self.credential.bundle
+        return self._set_bundle if self.credential is None else self.credential.bundle
 
     @property
     def end(self) -> End | None:
@@ -106,18 +109,17 @@ class CredentialInUse:
         return None if bundle is None else end_of(bundle)
 
     @property
-    def options(self) -> ConnectOptions:
-        """How to connect with what is in use."""
-        return self._options if self.credential is None else self._with(self.credential.bundle)
-
-    def options_with(self, bundle: Bundle) -> ConnectOptions:
-        """How to connect to the configured broker with another bundle.
-
-        Raises:
-            ConfigurationError: the broker's URL has no TLS.
-            TLSError: OpenSSL does not take the bundle.
-        """
-        return self._with(bundle)
+    def warnings(self) -> list[str]:
+        """What has to be seen to: an end that is near, and a credential that is wanted and not in use."""
+        found: list[str] = []
+        end = self.end
+        if end is not None and end.warning is not None:
+            found.append(end.warning)
+        if self.trouble is not None:
+            found.append(f"credential {self.trouble.name} is not in use: {self.trouble.reason}")
+        if self.store is not None and self.store.trouble is not None:
+            found.append(self.store.trouble)
+        return found
 
     def credential_days(self) -> dict[str, int]:
         """Whole days until each credential of the store ends, by name; negative once it has ended.
@@ -134,14 +136,17 @@ class CredentialInUse:
     async def begin(self) -> ConnectOptions:
         """How to make the first connection; what cannot be read is told, and the settings' files are used."""
         if self.store is not None:
+            active: Activation | None = None
             try:
-                active = await self.store.active()
+                active = await self._active(self.store)
                 if active is not None:
-                    credential = await self.store.read(active.name, active.revision)
-                    self._with(credential.bundle)
+                    credential = await self.store.read(active.name, active.revision or None)
+                    self.options = self._with(credential.bundle)
                     self.credential = credential
+                    if not active.revision:
+                        await self._record(self.store, credential, "active")
             except (CredentialStoreError, MQTTError) as error:
-                self._fail("", f"the active credential cannot be used: {error}")
+                self._fail("" if active is None else active.name, str(error))
         self._reminders.look(self.end)
         return self.options
 
@@ -192,17 +197,18 @@ class CredentialInUse:
 
     async def _exchange_for(self, credential: Credential) -> None:
         """Swap the connection; what is in use already is swapped too, which proves that it works."""
-        await self._link.swap(self._with(credential.bundle))
-        self.credential = credential
+        options = self._with(credential.bundle)
+        await self._link.swap(options)
+        self.credential, self.options = credential, options
         logger.info("credential %s is in use (revision %.12s)", credential.name, credential.revision)
         self._reminders.look(self.end)
 
     def _with(self, bundle: Bundle) -> ConnectOptions:
-        if self._options.tls is None:
+        if self._set_options.tls is None:
             raise ConfigurationError(
                 "a credential has no use without TLS; begin TIDEGATE_BROKER_URL with mqtts or wss"
             )
-        return replace(self._options, tls=bundle.context())
+        return replace(self._set_options, tls=bundle.context())
 
     async def _record(
         self, store: CredentialStore, credential: Credential, outcome: str, *, reason: str = "", by: str = ""
@@ -266,7 +272,7 @@ class CredentialInUse:
             name = ""
             try:
                 await self._count_days(store)
-                active = await store.active()
+                active = await self._active(store)
                 if active is None:
                     self._all_is_well()
                     return True
@@ -282,6 +288,14 @@ class CredentialInUse:
                 return False
             self._all_is_well()
             return True
+
+    async def _active(self, store: CredentialStore) -> Activation | None:
+        """What should be in use; of a mounted Secret what is there, under no revision before it was used."""
+        active = await store.active()
+        if active is None and not store.is_writable:
+            for name in await store.names():
+                return Activation(name, "", datetime.now(UTC), "active")
+        return active
 
     async def _newest(self, store: CredentialStore, active: Activation) -> Credential:
         try:
@@ -314,10 +328,11 @@ class CredentialInUse:
         self._days_of_others = ends
 
     def _fail(self, name: str, reason: str) -> None:
+        """Remember why what is wanted is not in use, and log it once as an error."""
+        is_known = self.trouble is not None and (self.trouble.name, self.trouble.reason) == (name, reason)
         self.trouble = Trouble(name, reason, datetime.now(UTC))
-        logger.error(
-            "credential %s is not in use, and the one before stays: %s", name or "(none read)", reason
-        )
+        level = logging.DEBUG if is_known else logging.ERROR
+        logger.log(level, "credential %s cannot be used, and what was in use stays: %s", name, reason)
 
     def _all_is_well(self) -> None:
         self.trouble = None

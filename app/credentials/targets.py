@@ -61,11 +61,7 @@ class Targets:
             raise ConfigurationError("this is the URL of a bridge; a broker's begins with mqtts")
         options = parsed.connect_options
         configured = self._configured
-        if (options.host.lower(), options.port, options.transport) == (
-            configured.host.lower(),
-            configured.port,
-            configured.transport,
-        ):
+        if _place(options) == _place(configured):
             return configured
         if options.tls is None or options.transport != "tcp":
             raise ConfigurationError("a credential is tried at a broker with TLS: begin its URL with mqtts")
@@ -76,9 +72,9 @@ class Targets:
             )
         return replace(options, connect_timeout_seconds=configured.connect_timeout_seconds)
 
-    def is_configured(self, options: ConnectOptions) -> bool:
-        """Whether these are of the configured broker."""
-        return options is self._configured
+    def is_configured_address(self, options: ConnectOptions) -> bool:
+        """Whether these lead to the configured broker."""
+        return _place(options) == _place(self._configured)
 
     def may_reach(self, address: str) -> bool:
         """Whether the address of a listed host may be connected to."""
@@ -97,6 +93,10 @@ class Targets:
         return address is not None and any(
             each.version == address.version and address.network_address in each for each in self._networks
         )
+
+
+def _place(options: ConnectOptions) -> tuple[str, int, str]:
+    return options.host.lower().rstrip("."), options.port, options.transport
 
 
 def as_network(entry: str) -> Network | None:

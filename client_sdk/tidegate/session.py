@@ -163,6 +163,15 @@ class Session:
             return None
         return asyncio.get_running_loop().time() - self._answered_at
 
+    def use(self, options: ConnectOptions) -> None:
+        """Connect in another way, from the beginning; before ``start``.
+
+        Raises:
+            ConfigurationError: the client identifier, or the broker profile, cannot be used.
+        """
+        self._opening = self._opening.successor(options)
+        self._options = self._opening.options
+
     async def start(self) -> None:
         """Begin to connect in the background; returns at once, also where the broker is away."""
         if self._task is None:
