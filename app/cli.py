@@ -6,23 +6,19 @@ import asyncio
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import ValidationError
 
 from app import doctor as checks
 from app import server
+from app.command_line import FAILED, WRONG_SETTINGS, fail, read_settings
+from app.credentials_command import credentials
 from app.dev import run as development
 from app.diagnosis.steps import Step
 from app.main import create_app
-from app.settings import Settings
-from app.settings.errors import describe_errors
 from tidegate.errors import MQTTError
-
-FAILED: Final = 1
-WRONG_SETTINGS: Final = 2
 
 cli = typer.Typer(
     name="tidegate",
@@ -34,6 +30,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+cli.add_typer(credentials)
 
 Host = Annotated[
     str | None,
@@ -87,13 +85,13 @@ def serve(
     It serves until Ctrl-C or SIGTERM, says goodbye to open streams, and ends. Everything else is set by
     environment variables; docs/configuration.md lists them.
     """
-    settings = _settings(host=host, port=port, broker_url=broker_url, log_level=log_level)
+    settings = read_settings(host=host, port=port, broker_url=broker_url, log_level=log_level)
     try:
         server.run(create_app(settings), settings)
     except MQTTError as error:
-        _fail(str(error), WRONG_SETTINGS)
+        fail(str(error), WRONG_SETTINGS)
     except OSError as error:
-        _fail(error.strerror or str(error), FAILED)
+        fail(error.strerror or str(error), FAILED)
     except KeyboardInterrupt:
         return
 
@@ -110,15 +108,15 @@ def dev(
     An embedded broker is started, unless TIDEGATE_BROKER_URL names one. It keeps everything in memory,
     listens on this machine alone, and is not for production.
     """
-    settings = _settings(port=port)
+    settings = read_settings(port=port)
     try:
         development.run(settings, has_sensors=sensors, say=typer.echo)
     except MQTTError as error:
-        _fail(str(error), WRONG_SETTINGS)
+        fail(str(error), WRONG_SETTINGS)
     except OSError as error:
-        _fail(error.strerror or str(error), FAILED)
+        fail(error.strerror or str(error), FAILED)
     except RuntimeError as error:
-        _fail(f"the embedded broker does not start: {error}", FAILED)
+        fail(f"the embedded broker does not start: {error}", FAILED)
     except KeyboardInterrupt:
         return
 
@@ -133,18 +131,18 @@ def openapi(
 ) -> None:
     """Write the description of the HTTP interface (OpenAPI 3.1)."""
     try:
-        text = openapi_text(create_app(_settings()).openapi())
+        text = openapi_text(create_app(read_settings()).openapi())
     except MQTTError as error:
-        _fail(str(error), WRONG_SETTINGS)
+        fail(str(error), WRONG_SETTINGS)
     if check:
         if not output.is_file() or output.read_text(encoding="utf-8") != text:
-            _fail(f"{output} is not what the code says; run 'tidegate openapi' and commit it", FAILED)
+            fail(f"{output} is not what the code says; run 'tidegate openapi' and commit it", FAILED)
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        _fail(f"{output} cannot be written: {error.strerror}", FAILED)
+        fail(f"{output} cannot be written: {error.strerror}", FAILED)
     typer.echo(f"wrote {output}")
 
 
@@ -175,11 +173,11 @@ def doctor(
     if url is not None and url.lower().startswith(("http://", "https://")):
         work = checks.examine_bridge(url, ca_file=ca_file, tell=_show_step)
     else:
-        settings = _settings(broker_url=url, broker_ca_file=ca_file)
+        settings = read_settings(broker_url=url, broker_ca_file=ca_file)
         try:
             options = settings.connect_options()
         except MQTTError as error:
-            _fail(str(error), WRONG_SETTINGS)
+            fail(str(error), WRONG_SETTINGS)
         work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=_show_step)
     try:
         report = asyncio.run(work)
@@ -201,16 +199,3 @@ def _show_step(step: Step) -> None:
     typer.echo(f"{word:<7} {step.name:<10} {step.milliseconds:>7.1f} ms  {step.detail}")
     if step.advice:
         typer.echo(f"{'':<8}{step.advice}")
-
-
-def _settings(**options: Any) -> Settings:
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        _fail(describe_errors(error), WRONG_SETTINGS)
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    for line in text.splitlines():
-        typer.echo(f"tidegate: {line}", err=True)
-    raise typer.Exit(status)

@@ -34,6 +34,7 @@ Everything is set by environment variables, and read once, at the start. This pa
 
 _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("The broker", "broker_url"),
+    ("TLS credentials", "credentials_dir"),
     ("Publishing", "max_body_bytes"),
     ("Several replicas", "redis_url"),
     ("Schemas and events", "schemas_file"),

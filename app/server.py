@@ -244,6 +244,6 @@ def configure_logging(level: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
-            "loggers": {"uvicorn": quiet, "asyncio": quiet},
+            "loggers": {"uvicorn": quiet, "asyncio": quiet, "watchfiles": quiet},
         }
     )

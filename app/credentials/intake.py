@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from app.credentials.reading import as_request
@@ -101,9 +102,28 @@ class Intake:
         }
         return await self._take("parts", options, "the bundle")
 
+    async def take_files(
+        self,
+        *,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        passphrase: str = "",
+        validity: Validity = "refuse",
+    ) -> Taken:
+        """Take files that were told apart, as ``tidegate.bundles.bundle_of_files`` does.
+
+        Raises:
+            TLSError: they cannot be used, or take too long to read.
+        """
+        files = {"ca": ca, "certificate": certificate, "key": key}
+        options = {name: None if path is None else str(path) for name, path in files.items()}
+        place = next((path for path in options.values() if path is not None), "the bundle")
+        return await self._take("files", {**options, "passphrase": passphrase, "validity": validity}, place)
+
     async def take_path(
         self,
-        path: str | os.PathLike[str],
+        path: Path,
         *,
         passphrase: str = "",
         key_setting: str = "passphrase",

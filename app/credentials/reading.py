@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from tidegate.bundles import Bundle, bundle_of_parts, load_bundle, read_bundle
+from tidegate.bundles import Bundle, bundle_of_files, bundle_of_parts, load_bundle, read_bundle
 from tidegate.errors import TLSError
 
 MEMORY_BYTES: Final = 1_073_741_824
@@ -23,6 +23,7 @@ MEMORY_BYTES: Final = 1_073_741_824
 _READERS: Final[dict[str, Callable[..., Bundle]]] = {
     "content": read_bundle,
     "parts": bundle_of_parts,
+    "files": bundle_of_files,
     "path": load_bundle,
 }
 

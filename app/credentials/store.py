@@ -60,7 +60,7 @@ class Credential:
 
     Attributes:
         name: what it is called, a DNS label (RFC 1123 §2.1) in lower case.
-        bundle: what it consists of; the sources of its parts begin with the name.
+        bundle: what it consists of.
         revision: 64 hexadecimal digits; changes whenever the content does.
         stored_at: when this version came to be, in UTC.
     """
@@ -164,13 +164,17 @@ class CredentialStore(Protocol):
         """The newest ``HISTORY`` activations, the newest first."""
 
     async def record(self, activation: Activation) -> None:
-        """Put an activation on record; one that went well says which version is in use from now on."""
+        """Put an activation on record; one that went well says which version is in use from now on.
+
+        Raises:
+            CredentialNotFoundError: it went well, and the version was replaced or deleted meanwhile.
+        """
 
     def watch(self) -> AsyncIterator[Change]:
         """What changes, whoever changes it: this process, another replica, or whoever mounts the Secret.
 
         The first comes at once and names all there is, so that whoever watches before reading misses nothing.
-        Several changes may come as one. It goes on until whoever iterates stops.
+        Several changes may come as one. It goes on until whoever iterates stops, or the store is closed.
         """
 
     async def close(self) -> None:

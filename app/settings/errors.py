@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
@@ -13,7 +14,9 @@ from pydantic.fields import FieldInfo
 from app.settings import Settings
 from app.settings.sources import PREFIX, variable
 
-_SECRETS: Final = frozenset({"broker_url", "broker_password", "redis_url"})
+_SECRETS: Final = frozenset(
+    {"broker_url", "broker_password", "credentials_key", "credentials_passphrase", "redis_url"}
+)
 _SERVICE_LINKS: Final = (
     "Kubernetes sets it for a Service named 'tidegate'; set enableServiceLinks: false in the pod"
 )
@@ -41,6 +44,8 @@ def allowed(field: FieldInfo) -> str:
         return "the path of a file"
     if kind == DirectoryPath:
         return "the path of a directory"
+    if kind is Path:
+        return "a path"
     if kind is bool:
         return "true or false, 1 or 0"
     if kind is int:

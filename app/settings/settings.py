@@ -24,13 +24,14 @@ from pydantic_settings import (
 )
 
 from app.settings.broker import BrokerSettings
+from app.settings.credentials import CredentialSettings
 from app.settings.publishing import PublishingSettings
 from app.settings.server import ServerSettings
 from app.settings.sources import PREFIX, UnknownNames, unknown_names
 from app.settings.streams import StreamSettings
 
 
-class Settings(ServerSettings, StreamSettings, PublishingSettings, BrokerSettings):
+class Settings(ServerSettings, StreamSettings, PublishingSettings, CredentialSettings, BrokerSettings):
     """The bridge's settings; made once, at the start, and never changed.
 
     Raises:
