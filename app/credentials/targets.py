@@ -14,13 +14,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeAlias
 
+from app.settings.hosts import Network, as_host, as_network
 from tidegate.connection import ConnectOptions
 from tidegate.errors import ConfigurationError
 from tidegate.url import parse_url
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ForbiddenTargetError(Exception):
@@ -97,29 +95,3 @@ class Targets:
 
 def _place(options: ConnectOptions) -> tuple[str, int, str]:
     return options.host.lower().rstrip("."), options.port, options.transport
-
-
-def as_network(entry: str) -> Network | None:
-    """An address, or a network as in ``10.0.0.0/8``; None for a name.
-
-    Raises:
-        ValueError: it has a slash and is no network.
-    """
-    if "/" in entry:
-        return ipaddress.ip_network(entry)
-    try:
-        return ipaddress.ip_network(entry.strip("[]"))
-    except ValueError:
-        return None
-
-
-def as_host(entry: str) -> tuple[str, int | None]:
-    """A name, and a port where one is given.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    host, separator, port = entry.partition(":")
-    if not host or (separator and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536)):
-        raise ValueError(f"{entry!r} is no host; write broker.example, broker.example:8883 or 10.0.0.0/8")
-    return host.lower().rstrip("."), int(port) if separator else None
