@@ -1,4 +1,4 @@
-"""A session goes from one connection to another, under traffic: no message is missed, and none comes twice."""
+"""A session goes from one connection to another, under traffic: each message comes once."""
 
 from __future__ import annotations
 
@@ -78,14 +78,18 @@ async def traffic(port: int, topics: Sequence[str], qos: Sequence[int]) -> Async
             await session.publish(Message(topics[number % len(topics)], payload, qos[number % len(qos)]))
             await asyncio.sleep(0.001)
 
-    async with client(port) as one, client(port) as two, client(port) as three:
-        async with asyncio.TaskGroup() as group:
-            for each in (one, two, three):
-                group.create_task(publish(each.session))
-            try:
-                yield sent
-            finally:
-                stops.set()
+    async with (
+        client(port) as one,
+        client(port) as two,
+        client(port) as three,
+        asyncio.TaskGroup() as group,
+    ):
+        for each in (one, two, three):
+            group.create_task(publish(each.session))
+        try:
+            yield sent
+        finally:
+            stops.set()
 
 
 @pytest.mark.parametrize("version", [5, 4])
@@ -209,7 +213,7 @@ async def test_a_filter_that_is_refused_is_a_failure() -> None:
 
 
 async def test_publishes_in_flight_are_answered_on_the_old_connection(mosquitto: Mosquitto) -> None:
-    """With a slow broker, what was published before the exchange is answered once, and what came after too."""
+    """With a slow broker, what was published before the exchange is answered once, and what came after."""
     topic = next(PLACES)
     async with FaultProxy(mosquitto.port, delay_seconds=0.2) as proxy, client(mosquitto.port) as witness:
         await witness.session.subscribe([Subscription(topic, qos=2)])
