@@ -40,6 +40,8 @@ from tidegate.errors import TLSError
 logger = logging.getLogger("tidegate.credentials")
 
 _ATTEMPTS: Final = 5
+_LOOKS: Final = 12
+"""What cannot be used is tried again with the twelfth look, about once a minute."""
 _DATA: Final = "..data"
 
 _Traces = tuple[str, tuple[tuple[str, int, int, int], ...]]
@@ -52,8 +54,7 @@ class MountedStore:
         path: the folder, as it is mounted.
         passphrase: what opens an encrypted key in it.
         key_setting: what an error's text calls that.
-        poll_seconds: how soon a change is seen that the file system does not tell of, and how often a version
-            that cannot be used is tried again.
+        poll_seconds: how soon a change is seen that the file system does not tell of.
         intake: what reads it.
     """
 
@@ -82,6 +83,7 @@ class MountedStore:
         self._history: deque[Activation] = deque(maxlen=HISTORY)
         self._active: Activation | None = None
         self._stops: set[asyncio.Event] = set()
+        self._looks = 0
 
     async def names(self) -> tuple[str, ...]:
         """``CredentialStore.names``: the one, named after its folder."""
@@ -156,12 +158,14 @@ class MountedStore:
         """Read what is mounted, if it is not what was read before.
 
         Args:
-            again: whether to try a version that could not be used before.
+            again: whether a version that could not be used may be tried again.
         """
         async with self._lock:
+            self._looks += again
+            is_due = again and self.trouble is not None and self._looks % _LOOKS == 0
             for _ in range(_ATTEMPTS):
                 traces = await asyncio.to_thread(_traces_of, self._path)
-                if traces == self._seen and not (again and self.trouble):
+                if traces == self._seen and not is_due:
                     return
                 taken = await self._take()
                 if await asyncio.to_thread(_traces_of, self._path) == traces:
