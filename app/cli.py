@@ -13,10 +13,10 @@ import yaml
 
 from app import doctor as checks
 from app import server
-from app.command_line import FAILED, WRONG_SETTINGS, fail, read_settings
+from app.command_line import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from app.credentials_command import credentials
+from app.credentials_use_command import add_commands
 from app.dev import run as development
-from app.diagnosis.steps import Step
 from app.main import create_app
 from tidegate.errors import MQTTError
 
@@ -31,6 +31,7 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+add_commands(credentials)
 cli.add_typer(credentials)
 
 Host = Annotated[
@@ -171,14 +172,14 @@ def doctor(
     come from TIDEGATE_BROKER_USERNAME and its like, or from the URL.
     """
     if url is not None and url.lower().startswith(("http://", "https://")):
-        work = checks.examine_bridge(url, ca_file=ca_file, tell=_show_step)
+        work = checks.examine_bridge(url, ca_file=ca_file, tell=show_step)
     else:
         settings = read_settings(broker_url=url, broker_ca_file=ca_file)
         try:
             options = settings.connect_options()
         except MQTTError as error:
             fail(str(error), WRONG_SETTINGS)
-        work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=_show_step)
+        work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=show_step)
     try:
         report = asyncio.run(work)
     except KeyboardInterrupt:
@@ -192,10 +193,3 @@ def openapi_text(document: dict[str, Any]) -> str:
     """An OpenAPI document as YAML."""
     plain = json.loads(json.dumps(document))
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
-
-
-def _show_step(step: Step) -> None:
-    word = "ok" if step.is_ok else "FAILED"
-    typer.echo(f"{word:<7} {step.name:<10} {step.milliseconds:>7.1f} ms  {step.detail}")
-    if step.advice:
-        typer.echo(f"{'':<8}{step.advice}")

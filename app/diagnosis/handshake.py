@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from tidegate.profiles import alpn_protocol
 
 FEW_DAYS: Final = 14
 HANDSHAKE_SECONDS: Final = 10.0
-ALERT_SECONDS: Final = 3.0
-"""How long a refusal may come after the handshake (TLS 1.3, RFC 8446 §4.4.2)."""
+ALERT_SECONDS: Final = 1.5
+"""How long a refusal may come after the handshake (TLS 1.3, RFC 8446 §4.4.2), and then an answer."""
 
 _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
@@ -24,6 +25,12 @@ _SELF_SIGNED_IN_CHAIN: Final = 19
 _UNKNOWN_AUTHORITY: Final = frozenset({2, 20, 21})
 _NAME_MISMATCH: Final = frozenset({62, 64})
 """X509_V_ERR_…, as OpenSSL numbers them."""
+
+_CONNECT: Final = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00"
+"""MQTT 3.1.1, a clean session, and no client identifier."""
+
+_MQTT_ANSWERS: Final = frozenset({0x20, 0xE0, 0xF0})
+"""The first byte of CONNACK, DISCONNECT and AUTH."""
 
 _PLAIN: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"})
 _ASK: Final = "The broker's log tells more."
@@ -107,7 +114,7 @@ def shake_hands(options: ConnectOptions) -> Seen:
         StepError: it failed.
     """
     try:
-        with _open(options) as secure:
+        with _reach(options) as plain, _encrypted(plain, options) as secure:
             der = secure.getpeercert(binary_form=True)
             handshake = Handshake(
                 secure.version() or "",
@@ -132,32 +139,45 @@ def shake_hands(options: ConnectOptions) -> Seen:
 
 
 def late_refusal(options: ConnectOptions) -> StepError | None:
-    """Why a broker closes the connection after the handshake, where TLS tells it; else None.
+    """Why CONNECT is not answered, where the bytes that come tell it; else None.
 
-    With TLS 1.3 a client is through before its certificate was looked at.
+    With TLS 1.3 a client is through the handshake before its certificate was looked at.
     """
     try:
-        with _open(options) as secure:
-            secure.settimeout(ALERT_SECONDS)
-            secure.recv(1)
+        with _reach(options) as plain, plain if options.tls is None else _encrypted(plain, options) as line:
+            # A broker that refused the certificate has said so already, and resets what comes after that.
+            line.settimeout(ALERT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                answer = line.recv(32)
+                return _not_mqtt(answer, options)
+            line.sendall(_CONNECT)
+            answer = line.recv(32)
     except ssl.SSLError as error:
         return _alert(error)
     except OSError:
         return None
-    return None
+    return _not_mqtt(answer, options)
 
 
-def _open(options: ConnectOptions) -> ssl.SSLSocket:
+def _not_mqtt(answer: bytes, options: ConnectOptions) -> StepError | None:
+    if not answer or answer[0] in _MQTT_ANSWERS:
+        return None
+    return StepError(
+        f"not MQTT: port {options.port} answers with {answer!r}",
+        "Name the port at which the broker speaks MQTT, as a rule 8883 with TLS and 1883 without.",
+    )
+
+
+def _reach(options: ConnectOptions) -> socket.socket:
+    return socket.create_connection((options.address or options.host, options.port), HANDSHAKE_SECONDS)
+
+
+def _encrypted(plain: socket.socket, options: ConnectOptions) -> ssl.SSLSocket:
     assert options.tls is not None
     protocol = alpn_protocol(options)
     if protocol is not None:
         options.tls.set_alpn_protocols([protocol])
-    plain = socket.create_connection((options.address or options.host, options.port), HANDSHAKE_SECONDS)
-    try:
-        return options.tls.wrap_socket(plain, server_hostname=options.host)
-    except BaseException:
-        plain.close()
-        raise
+    return options.tls.wrap_socket(plain, server_hostname=options.host)
 
 
 def _chain(secure: ssl.SSLSocket, host: str) -> tuple[Certificate, ...]:
@@ -250,9 +270,7 @@ def _names(options: ConnectOptions) -> str:
     options.tls.check_hostname = False
     try:
         with (
-            socket.create_connection(
-                (options.address or options.host, options.port), timeout=HANDSHAKE_SECONDS
-            ) as plain,
+            _reach(options) as plain,
             options.tls.wrap_socket(plain) as secure,
         ):
             der = secure.getpeercert(binary_form=True)

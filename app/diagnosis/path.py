@@ -20,6 +20,9 @@ from tidegate.reason_codes import describe, is_refusal
 
 TOPIC_PREFIX: Final = "tidegate/doctor/"
 
+_CONNECT_PART: Final = 0.6
+"""Of a step's time; the rest is there to find out why CONNECT is not answered."""
+
 
 class BrokerPath:
     """The way to one host, and the steps on it; also the receiver of the connection's events.
@@ -84,12 +87,17 @@ class BrokerPath:
     async def connect(self) -> str:
         """Send CONNECT, and keep the connection."""
         try:
-            self._connection = await aiomqtt_connection.connect(self._options, self)
-        except MQTTError as error:
-            refusal: StepError | None = None
-            if self._options.tls is not None and not isinstance(error, ConnectRefusedError):
-                refusal = await asyncio.to_thread(late_refusal, self._options)
-            raise (explain_connect(error, self._options) if refusal is None else refusal) from error
+            async with asyncio.timeout(steps.STEP_SECONDS * _CONNECT_PART):
+                self._connection = await aiomqtt_connection.connect(self._options, self)
+        except ConnectRefusedError as error:
+            raise explain_connect(error, self._options) from error
+        except (MQTTError, TimeoutError) as error:
+            refusal = await asyncio.to_thread(late_refusal, self._options)
+            if refusal is not None:
+                raise refusal from error
+            if isinstance(error, TimeoutError):
+                raise
+            raise explain_connect(error, self._options) from error
         limits = self._connection.limits
         version = {5: "MQTT 5", 4: "MQTT 3.1.1"}[limits.protocol_version]
         return f"accepted, {version}, QoS up to {limits.maximum_qos}"

@@ -234,12 +234,12 @@ def test_what_was_in_use_is_in_use_after_a_restart(broker: Mosquitto, plant: Pla
     with bridge_with_store(broker.url, plant, tmp_path / "store", key=key) as bridge:
         bridge.client.put("/v1/credentials/plant", json=plant.parts(plant.device("device-kept")))
         assert 200 == bridge.client.post("/v1/credentials/plant/activate").status_code
-    settings = {
-        "credentials_dir": tmp_path / "store",
-        "credentials_key": key,
-        "broker_ca_file": plant.files.ca,
-    }
-    with running_bridge(broker.url, **settings) as bridge:
+    with running_bridge(
+        broker.url,
+        broker_ca_file=plant.files.ca,
+        credentials_dir=tmp_path / "store",
+        credentials_key=key,
+    ) as bridge:
         assert "plant" == bridge.client.get("/v1/status").json()["tls"]["credential"]
 
 
@@ -254,6 +254,63 @@ def test_replicas_follow_one_another(broker: Mosquitto, plant: Plant, tmp_path: 
         one.client.post("/v1/credentials/plant/activate")
         wait_until(lambda: two.client.get("/v1/status").json()["tls"]["credential"] == "plant", 20)
         assert 1 == len(two.client.get("/v1/credentials/-/activations").json()["activations"])
+
+
+def test_tried_at_the_configured_broker(bridge: Bridge, plant: Plant) -> None:
+    """Every step with its time, and what TLS agreed on; nothing is changed by it."""
+    bridge.client.put("/v1/credentials/good", json=plant.parts(plant.device("device-good")))
+    bridge.client.put("/v1/credentials/bare", json=plant.parts())
+    url = f"mqtts://127.0.0.1:{bridge.app.state.in_use.options.port}"
+    for body in (b"", b"{}", json.dumps({"url": url}).encode()):
+        answer = bridge.client.post(
+            "/v1/credentials/good/test", content=body, headers={"Content-Type": "application/json"}
+        )
+        found = answer.json()
+        assert (200, True, "All is well.") == (answer.status_code, found["ok"], found["verdict"]), found
+        assert ["credential", "DNS", "TCP", "TLS", "CONNECT"] == [each["name"] for each in found["steps"]]
+        assert "TLSv1.3" == found["steps"][3]["tls"]["version"]
+        assert ["CN=broker", "CN=Plant Root"] == [e["subject"] for e in found["steps"][3]["tls"]["chain"]]
+    failed = bridge.client.post("/v1/credentials/bare/test").json()
+    assert (False, "Failed at: CONNECT.") == (failed["ok"], failed["verdict"])
+    assert "client certificate missing" in failed["steps"][-1]["detail"]
+    assert bridge.client.get("/v1/status").json()["tls"]["credential"] is None
+    assert [] == bridge.client.get("/v1/credentials/-/activations").json()["activations"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"url": "mqtts://elsewhere.example:8883"}, 403, "forbidden-target"),
+        ({"url": "mqtts://127.0.0.1:22"}, 403, "forbidden-target"),
+        ({"url": "mqtts://[::ffff:127.0.0.1]:22"}, 403, "forbidden-target"),
+        ({"url": "mqtts://169.254.169.254"}, 403, "forbidden-target"),
+        ({"url": "mqtt://listed.example"}, 422, "invalid-body"),
+        ({"url": "wss://listed.example"}, 422, "invalid-body"),
+        ({"url": "http://listed.example"}, 422, "invalid-body"),
+        ({"url": "gopher://x"}, 422, "invalid-body"),
+        ({"uri": "mqtts://x"}, 422, "invalid-body"),
+    ],
+)
+def test_no_other_broker_is_tried(bridge: Bridge, plant: Plant, body: object, status: int, kind: str) -> None:
+    """A host that is not listed is refused before its name is looked up."""
+    bridge.client.put("/v1/credentials/a", json=plant.parts())
+    assert (status, kind) == problem(bridge, "POST", "/v1/credentials/a/test", json=body)
+
+
+def test_a_listed_broker(broker: Mosquitto, plant: Plant, tmp_path: Path) -> None:
+    """A name that leads to this machine is tried only where the address is listed too."""
+    url = {"url": f"mqtts://localhost:{broker.port}"}
+    for hosts, is_ok in ((f"localhost:{broker.port}", False), ("localhost,127.0.0.0/8", True)):
+        with bridge_with_store(
+            broker.url, plant, tmp_path / hosts[-2:], credentials_test_hosts=hosts
+        ) as bridge:
+            bridge.client.put("/v1/credentials/a", json=plant.parts(plant.device()))
+            found = bridge.client.post("/v1/credentials/a/test", json=url).json()
+            assert is_ok is found["ok"], found
+            if not is_ok:
+                assert (
+                    "localhost leads to an address that is not to be tested" == found["steps"][-1]["detail"]
+                )
 
 
 def test_a_bridge_without_a_store(mosquitto: Mosquitto) -> None:
