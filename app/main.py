@@ -32,6 +32,7 @@ from app.broker.link import BrokerLink
 from app.credentials.in_use import CredentialInUse
 from app.credentials.opening import open_store
 from app.credentials.targets import Targets
+from app.diagnosis.credential import why_refused
 from app.hub.hub import Hub
 from app.hub.journal import Journal
 from app.publishing.gate import Gate
@@ -57,7 +58,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
     bundle = settings.broker_bundle()
     options = settings.connect_options(bundle)
     link = BrokerLink(settings, options, connect=connect)
-    in_use = CredentialInUse(link, options, bundle, open_store(settings))
+    in_use = CredentialInUse(link, options, bundle, open_store(settings), explain=why_refused)
     journal = Journal(
         max_messages=settings.journal_max_messages,
         max_bytes=settings.journal_max_bytes,

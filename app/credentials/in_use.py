@@ -19,10 +19,10 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from app.credentials.expiry import CHECK_SECONDS, End, Reminders, end_of
 from app.credentials.store import (
@@ -34,12 +34,15 @@ from app.credentials.store import (
 )
 from tidegate.bundles import Bundle
 from tidegate.connection import ConnectOptions
-from tidegate.errors import ConfigurationError, MQTTError
+from tidegate.errors import ConfigurationError, MQTTError, TLSError
 
 RETRY_MIN_SECONDS: Final = 5.0
 RETRY_MAX_SECONDS: Final = 300.0
 
 logger = logging.getLogger("tidegate.credentials")
+
+
+Explain: TypeAlias = Callable[[Bundle, ConnectOptions], Awaitable[str]]
 
 
 class Link(Protocol):
@@ -72,6 +75,7 @@ class CredentialInUse:
         options: how to connect as the settings say, with their files.
         bundle: what the settings' files hold; None for a connection without TLS.
         store: where credentials are kept; None where the settings name no store.
+        explain: finds out why TLS fails with a bundle, in words; "" where it does not fail.
 
     Attributes:
         store: the store.
@@ -81,8 +85,15 @@ class CredentialInUse:
     """
 
     def __init__(
-        self, link: Link, options: ConnectOptions, bundle: Bundle | None, store: CredentialStore | None
+        self,
+        link: Link,
+        options: ConnectOptions,
+        bundle: Bundle | None,
+        store: CredentialStore | None,
+        *,
+        explain: Explain | None = None,
     ) -> None:
+        self._explain = explain
         self._link = link
         self._set_options = options
         self.options = options
@@ -198,7 +209,11 @@ class CredentialInUse:
     async def _exchange_for(self, credential: Credential) -> None:
         """Swap the connection; what is in use already is swapped too, which proves that it works."""
         options = self._with(credential.bundle)
-        await self._link.swap(options)
+        try:
+            await self._link.swap(options)
+        except TLSError as error:
+            words = "" if self._explain is None else await self._explain(credential.bundle, options)
+            raise TLSError(words or str(error)) from error
         self.credential, self.options = credential, options
         logger.info("credential %s is in use (revision %.12s)", credential.name, credential.revision)
         self._reminders.look(self.end)

@@ -60,6 +60,12 @@ async def examine_credential(
     return report
 
 
+async def why_refused(bundle: Bundle, options: ConnectOptions) -> str:
+    """The step that fails and why, in words; "" where none does."""
+    report = await examine_credential(bundle, options)
+    return "" if report.is_ok else f"{report.steps[-1].name}: {report.steps[-1].detail}"
+
+
 def describe(bundle: Bundle) -> Seen:
     """What a credential is; that it has expired is told, and whether that matters is the broker's to say."""
     trusts = (

@@ -200,6 +200,8 @@ def test_what_the_broker_refuses_is_not_taken_into_use(bridge: Bridge, plant: Pl
         answer.status_code,
         answer.json()["detail"].rpartition("; ")[2],
     )
+    words = "CONNECT: client certificate refused: the broker does not know the authority that signed it"
+    assert answer.json()["detail"].startswith(words)
     assert "/v1/credentials/wrong/test" in answer.json()["hint"]
     assert 200 == bridge.client.post("/v1/topics/a", content=b"x").status_code
     (failed,) = bridge.client.get("/v1/credentials/wrong/activations").json()["activations"]

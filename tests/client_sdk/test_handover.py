@@ -12,10 +12,19 @@ import pytest
 
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.mosquitto import Mosquitto
-from tidegate.connection import ConnectOptions, ProtocolVersion, Subscription
+from tidegate.connection import (
+    Connect,
+    Connection,
+    ConnectionEvents,
+    ConnectOptions,
+    ProtocolVersion,
+    Subscription,
+)
+from tidegate.connections import aiomqtt_connection
 from tidegate.errors import MQTTConnectionError, OutcomeUnknownError, RefusedError
 from tidegate.handover import MARKER_PREFIX
 from tidegate.message import Message
+from tidegate.overlap import Overlap
 from tidegate.session import Session, SessionState
 
 SECONDS = 20.0
@@ -32,7 +41,7 @@ async def until(holds: Callable[[], bool]) -> None:
 class Client:
     """A session and all that it received and went through."""
 
-    def __init__(self, port: int, **options: Any) -> None:
+    def __init__(self, port: int, *, connect: Connect | None = None, **options: Any) -> None:
         self.options = ConnectOptions("127.0.0.1", port, **options)
         self.messages: list[Message] = []
         self.states: list[SessionState] = []
@@ -40,7 +49,14 @@ class Client:
             self.options,
             on_message=self.messages.append,
             on_state=lambda change: self.states.append(change.state),
+            connect=connect,
         )
+
+    @property
+    def receiver(self) -> object:
+        """What takes the messages of the connection in use."""
+        line = self.session._line
+        return None if line is None else getattr(line.on_message, "__self__", None)
 
     @property
     def payloads(self) -> list[bytes]:
@@ -187,6 +203,54 @@ async def test_a_broker_that_drops_markers_without_a_word() -> None:
                 await one.session.hand_over(one.options)
             await until(lambda: set(sent) <= set(one.payloads))
             assert len(sent) == len(one.payloads)
+
+
+async def test_a_broker_that_hangs_up_on_markers(mosquitto: Mosquitto) -> None:
+    """It is tried once more without, and works."""
+    topic = next(PLACES)
+    refused: list[str] = []
+
+    async def connect(options: ConnectOptions, events: ConnectionEvents) -> Connection:
+        connection = await aiomqtt_connection.connect(options, events)
+        publish = connection.publish
+
+        def hang_up(message: Message, token: Any) -> None:
+            if message.topic.startswith(MARKER_PREFIX):
+                refused.append(message.topic)
+                connection.abandon()
+                events.on_lost(MQTTConnectionError("the broker hung up"))
+            else:
+                publish(message, token)
+
+        connection.publish = hang_up  # type: ignore[method-assign]
+        return connection
+
+    async with client(mosquitto.port, Subscription(topic, qos=1), connect=connect) as one:
+        async with traffic(mosquitto.port, [topic], (1,)) as sent:
+            await until(lambda: len(one.messages) > 50)
+            await one.session.hand_over(one.options)
+        await until(lambda: set(sent) <= set(one.payloads))
+        assert len(sent) == len(one.payloads)
+        assert 1 <= len(refused)
+        assert [SessionState.CONNECTING, SessionState.CONNECTED] == one.states
+
+
+async def test_an_old_connection_that_is_lost_meanwhile(mosquitto: Mosquitto) -> None:
+    """The session reconnects as it would have, and whoever asked for the exchange is told."""
+    topic = next(PLACES)
+    async with FaultProxy(mosquitto.port) as proxy, client(proxy.port, Subscription(topic)) as one:
+        await proxy.set(Fault.BLACK_HOLE)
+        swap = asyncio.create_task(
+            one.session.hand_over(ConnectOptions("127.0.0.1", mosquitto.port, client_id=topic))
+        )
+        await until(lambda: isinstance(one.receiver, Overlap))
+        await proxy.set(Fault.PASS)
+        proxy.reset_connections()
+        with pytest.raises(MQTTConnectionError):
+            await swap
+        await until(lambda: one.session.state is SessionState.CONNECTED)
+        await one.session.publish(Message(topic, b"again"))
+        await until(lambda: [b"again"] == one.payloads)
 
 
 async def test_a_failure_leaves_the_session_as_it_was(mosquitto: Mosquitto) -> None:
