@@ -32,7 +32,8 @@ from tidegate.connections import aiomqtt_connection
 from tidegate.errors import ConnectRefusedError, MQTTError
 from tidegate.line import Line
 from tidegate.message import Message
-from tidegate.session import Session, SessionState, StateChange
+from tidegate.session import SessionState, StateChange
+from tidegate.swapping_session import SwappingSession
 
 logger = logging.getLogger("tidegate.broker")
 
@@ -67,7 +68,7 @@ class BrokerLink:
     ) -> None:
         self._receiver: Receiver | None = None
         self._connect: Connect = aiomqtt_connection.connect if connect is None else connect
-        self.session = Session(
+        self.session = SwappingSession(
             options,
             on_message=self._deliver,
             on_state=self._on_state,

@@ -120,21 +120,22 @@ class Handover:
                     await self._old.unsubscribe([self._topic])
 
     async def leave_old(self) -> None:
-        """Take what is still on its way over the old connection, and close it (step 5)."""
-        try:
-            # Where a connection ends, or the broker is slow, nothing more is to be had from the old one.
-            with contextlib.suppress(TimeoutError, MQTTError):
-                async with asyncio.timeout(self._timeout_seconds):
-                    if self._is_marked:
-                        filters = [each.filter for each in self._subscriptions]
-                        await unsubscribe(self._old, self._limits, filters)
-                        await self._send_markers()
-                        await self._new.unsubscribe([self._topic])
-                    await self._new.ping()  # a filter such as # brings a copy of a marker of its own
-        finally:
-            self._new_line.on_message = self._deliver
-            await close_quickly(self._old)
-            self._old_line.on_message = _ignore
+        """Take what is still on its way over the old connection (step 5); ``close_old`` comes next."""
+        # Where a connection ends, or the broker is slow, nothing more is to be had from the old one.
+        with contextlib.suppress(TimeoutError, MQTTError):
+            async with asyncio.timeout(self._timeout_seconds):
+                if self._is_marked:
+                    filters = [each.filter for each in self._subscriptions]
+                    await unsubscribe(self._old, self._limits, filters)
+                    await self._send_markers()
+                    await self._new.unsubscribe([self._topic])
+                await self._new.ping()  # a filter such as # brings a copy of a marker of its own
+
+    async def close_old(self) -> None:
+        """Close the old connection."""
+        self._new_line.on_message = self._deliver
+        await close_quickly(self._old)
+        self._old_line.on_message = _ignore
 
     async def _mark(self) -> bool:
         """Find out with markers where the one connection ends and the other begins; False: it cannot be."""

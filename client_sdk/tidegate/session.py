@@ -8,9 +8,8 @@
     await session.close()                                      flushes, disconnects, ends
 
 One task (``_run``) owns the connection: it connects, subscribes again to what was accepted before, proves the
-connection with a round trip when nothing else did, and starts over when it is lost. Nobody else connects,
-but for an exchange of the connection (``hand_over``, ``take_over``): one at a time, it leaves the connection
-that it made to the task.
+connection with a round trip when nothing else did, and starts over when it is lost. Nobody else connects.
+``tidegate.swapping_session`` has a session whose connection can be exchanged, and uses what is here for that.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from tidegate.connection import (
     Subscription,
 )
 from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
-from tidegate.handover import Handover, close_quickly
+from tidegate.handover import close_quickly
 from tidegate.held_filters import HeldFilters, subscribe, unsubscribe
 from tidegate.limits import check_filter
 from tidegate.line import Line
@@ -49,9 +48,6 @@ STEADY_SECONDS: Final = 5.0
 """A connection that lasted this long resets the backoff."""
 
 CLOSE_SECONDS: Final = 5.0
-
-DRAIN_SECONDS: Final = 5.0
-"""How long publishes wait for the answers to those before them, when the connection is exchanged."""
 
 
 def _ignore(_: object) -> None:
@@ -110,8 +106,6 @@ class Session:
         self._line: Line | None = None
         self._replaced: asyncio.Future[None] | None = None
         self._changes = Turnstile()
-        self._exchange = asyncio.Lock()
-        self._leaving: asyncio.Task[None] | None = None
         self._change = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last_answer_at = 0.0
@@ -162,15 +156,6 @@ class Session:
         if self._connection is None:
             return None
         return asyncio.get_running_loop().time() - self._answered_at
-
-    def use(self, options: ConnectOptions) -> None:
-        """Connect in another way, from the beginning; before ``start``.
-
-        Raises:
-            ConfigurationError: the client identifier, or the broker profile, cannot be used.
-        """
-        self._opening = self._opening.successor(options)
-        self._options = self._opening.options
 
     async def start(self) -> None:
         """Begin to connect in the background; returns at once, also where the broker is away."""
@@ -277,136 +262,12 @@ class Session:
 
         await self._insist(ping, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
 
-    async def hand_over(self, options: ConnectOptions) -> None:
-        """Go on over a connection that is made in another way, without a message missed or doubled.
-
-        The old connection is closed when the new one has taken its place; ``tidegate.handover`` tells how.
-        What was published and is not answered is answered over the old one, within ``DRAIN_SECONDS``; beyond
-        that it counts as after a lost connection. The client identifier must be another, and the session not
-        one that outlives its connections.
-
-        Raises:
-            MQTTError: it could not be done, and the session goes on as before.
-        """
-        async with self._exchange:
-            await self._left()
-            opening = self._opening.other(options)
-            for may_mark in (True, False) if self.profile == "generic" else (False,):
-                line = self._new_line()
-                connection = await opening.open(line)
-                try:
-                    await self._hand_over_to(opening, line, connection, may_mark=may_mark)
-                except MQTTConnectionError:
-                    if not (may_mark and line.lost.done() and self._connection is not None):
-                        raise
-                else:
-                    break
-
-    async def _hand_over_to(
-        self, opening: SessionOpening, line: Line, connection: Connection, *, may_mark: bool
-    ) -> None:
-        limits = opening.limits_of(connection)
-        handover: Handover | None = None
-        async with self._changes.closed():
-            try:
-                old, old_line = self._connection, self._line
-                if old is not None and old_line is not None:
-                    handover = Handover(
-                        (old_line, old),
-                        (line, connection),
-                        limits,
-                        self._filters.subscriptions,
-                        deliver=self.on_message,
-                        timeout_seconds=self._timeout_seconds,
-                    )
-                    await handover.prepare(may_mark=may_mark)
-                if handover is None or self._connection is not old:
-                    raise NotConnectedError(  # noqa: TRY301 - what is made has to be undone
-                        "the connection to the broker was lost meanwhile"
-                    )
-            except BaseException:
-                await (close_quickly(connection) if handover is None else handover.abandon())
-                raise
-            handover.commit()
-            self._opening, self._options = opening, opening.options
-            self._connection, self._line, self._limits = connection, line, limits
-            self._answered()
-            if self._replaced is not None and not self._replaced.done():
-                self._replaced.set_result(None)
-            logger.info("went over to another connection to %s, as %s", self.address, limits.client_id)
-        self._leaving = asyncio.create_task(self._leave(handover, connection, limits))
-        await asyncio.shield(self._leaving)
-
-    async def _leave(self, handover: Handover, connection: Connection, limits: BrokerLimits) -> None:
-        """Let the old connection answer what was published over it, and close it."""
-        try:
-            await self._drained()
-        finally:
-            if self._connection is connection:
-                error = MQTTConnectionError("the broker did not answer before the connection was exchanged")
-                self._outbox.connection_replaced(connection, limits, error)
-            await handover.leave_old()
-
-    async def _left(self) -> None:
-        """Wait until the connection of before is closed, should its exchange have been given up early."""
-        if self._leaving is not None:
-            await asyncio.wait([self._leaving])
-
-    async def _drained(self) -> None:
-        """Publish nothing more over the present connection, and wait for its answers, within bounds."""
-        in_flight = self._outbox.pause()
-        if in_flight:
-            await asyncio.wait(in_flight, timeout=DRAIN_SECONDS)
-
-    async def take_over(self, options: ConnectOptions) -> None:
-        """Leave the connection, if there is one, and go on over one that is made in another way.
-
-        The client identifier stays. A session that the broker keeps goes on: nothing of QoS 1 and 2 is missed
-        or doubled. Else it is as after a lost connection.
-
-        Raises:
-            MQTTError: the first attempt failed; the session connects as before.
-        """
-        async with self._exchange:
-            await self._left()
-            opening = self._opening.successor(options)
-            if self._connection is not None:
-                await self._drained()
-            opened: tuple[Line, Connection] | None = None
-            await self._stop_running()
-            try:
-                await self._part(MQTTConnectionError("the connection is exchanged"))
-                line = self._new_line()
-                try:
-                    opened = line, await opening.open(line)
-                except MQTTError as error:
-                    self._outbox.connection_lost(error)
-                    raise
-                self._opening, self._options = opening, opening.options
-            finally:
-                if self._state is SessionState.CLOSED:
-                    if opened is not None:
-                        await close_quickly(opened[1])
-                else:
-                    self._task = asyncio.create_task(
-                        self._run(opened), name=f"tidegate session {self.address}"
-                    )
-            await self.connected(self._timeout_seconds)
-
     async def _stop_running(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-    async def _part(self, error: MQTTConnectionError) -> None:
-        """Close the connection, if there is one, in a way that lets the session go on."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await close_quickly(connection, CLOSE_SECONDS)
-            self._outbox.connection_lost(error)
-            self._disconnected(error)
 
     def expire(self) -> None:
         """Wait no longer for what is to be published, before ``close``; ``Outbox.expire``."""
@@ -423,10 +284,6 @@ class Session:
         if self._connection is not None:
             await self._outbox.flushed(flush_seconds)
         await self._stop_running()
-        if self._leaving is not None:
-            self._leaving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._leaving
         connection, self._connection = self._connection, None
         self._outbox.close()
         if connection is not None:

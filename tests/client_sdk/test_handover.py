@@ -25,7 +25,8 @@ from tidegate.errors import MQTTConnectionError, OutcomeUnknownError, RefusedErr
 from tidegate.handover import MARKER_PREFIX
 from tidegate.message import Message
 from tidegate.overlap import Overlap
-from tidegate.session import Session, SessionState
+from tidegate.session import SessionState
+from tidegate.swapping_session import SwappingSession
 
 SECONDS = 20.0
 PLACES = (f"handover-{number}" for number in itertools.count())
@@ -45,7 +46,7 @@ class Client:
         self.options = ConnectOptions("127.0.0.1", port, **options)
         self.messages: list[Message] = []
         self.states: list[SessionState] = []
-        self.session = Session(
+        self.session = SwappingSession(
             self.options,
             on_message=self.messages.append,
             on_state=lambda change: self.states.append(change.state),
@@ -86,7 +87,7 @@ async def traffic(port: int, topics: Sequence[str], qos: Sequence[int]) -> Async
     numbers = itertools.count()
     stops = asyncio.Event()
 
-    async def publish(session: Session) -> None:
+    async def publish(session: SwappingSession) -> None:
         while not stops.is_set():
             number = next(numbers)
             payload = b"%d" % number
@@ -300,7 +301,7 @@ async def test_publishes_that_are_never_answered(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An old connection that has gone silent is left: QoS 1 is sent again, QoS 2 is told as unknown."""
-    monkeypatch.setattr("tidegate.session.DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("tidegate.swapping_session.DRAIN_SECONDS", 0.2)
     topic = next(PLACES)
     async with FaultProxy(mosquitto.port) as proxy, client(proxy.port) as one:
         await proxy.set(Fault.BLACK_HOLE)

@@ -57,8 +57,9 @@ class Traffic(Opening):
 
     def _begin_to_read(self, client: paho.Client, sock: Any, plain: Any) -> None:
         """Unless the connection is closed already, as by a broker that refuses a certificate."""
-        if client.socket() is sock and sock.fileno() >= 0:
-            self._loop.add_reader(sock.fileno(), self._read, client, plain)
+        number = sock.fileno() if client.socket() is not None else -1
+        if number >= 0:
+            self._loop.add_reader(number, self._read, client, plain)
 
     def _read(self, client: paho.Client, plain: socket.socket) -> None:
         """Handle all packets that are there, and no more than a chunk of them."""
