@@ -8,7 +8,7 @@
     5. the old one leaves its filters, gives what was on its way for shared subscriptions, and is closed
 
 Whatever fails before 4 leaves the session with the old connection. Where markers cannot be had, because the
-broker's rules forbid the topic, the old connection unsubscribes, and a round trip on each takes their place.
+broker's rules forbid the topic, the old connection unsubscribes, and round trips take their place.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ MARKER_PREFIX: Final = "tidegate/handover/"
 """Of the topics of markers; what follows is random."""
 
 CLOSE_SILENT_SECONDS: Final = 1.0
+
+QUIET_ROUNDS: Final = 2
+"""Round trips that bring nothing, after which nothing waits any more."""
 
 MARKER_SECONDS: Final = 2.0
 """How long a marker may be on its way before it counts as forbidden."""
@@ -97,9 +100,10 @@ class Handover:
                 filters = [each.filter for each in self._subscriptions]
                 self._old_is_bare = True
                 await self._while_both_live(unsubscribe(self._old, self._limits, filters))
-                await self._while_both_live(self._old.ping())
+                await self._run_dry()
                 self._overlap.cut()
-                await self._while_both_live(self._new.ping())
+                for _ in range(QUIET_ROUNDS):
+                    await self._while_both_live(self._new.ping())
         if self._overlap.is_over.done():
             self._overlap.is_over.result()
 
@@ -125,10 +129,10 @@ class Handover:
         with contextlib.suppress(TimeoutError, MQTTError):
             async with asyncio.timeout(self._timeout_seconds):
                 if self._is_marked:
-                    filters = [each.filter for each in self._subscriptions]
-                    await unsubscribe(self._old, self._limits, filters)
-                    await self._send_markers()
                     await self._new.unsubscribe([self._topic])
+                    filters = [*(each.filter for each in self._subscriptions), self._topic]
+                    await unsubscribe(self._old, self._limits, filters)
+                await self._run_dry()
                 await self._new.ping()  # a filter such as # brings a copy of a marker of its own
 
     async def close_old(self) -> None:
@@ -139,7 +143,8 @@ class Handover:
 
     async def _mark(self) -> bool:
         """Find out with markers where the one connection ends and the other begins; False: it cannot be."""
-        wanted = [Subscription(self._topic, qos=1)]
+        qos = min(max(each.qos for each in self._subscriptions), self._limits.maximum_qos)
+        wanted = [Subscription(self._topic, qos=qos)]
         answers = await asyncio.gather(
             self._while_both_live(self._new.subscribe(wanted)),
             self._while_both_live(self._old.subscribe(wanted)),
@@ -174,6 +179,18 @@ class Handover:
             return over.done()
         finally:
             self._new_line.on_published = settle
+
+    async def _run_dry(self) -> None:
+        """Take what waits at the broker for the old connection, which has unsubscribed.
+
+        What it acknowledges makes room for what waits, and that comes before the answer to a PINGREQ that was
+        sent behind the acknowledgement. A message of QoS 2 needs two rounds.
+        """
+        quiet_rounds = 0
+        while quiet_rounds < QUIET_ROUNDS:
+            before = self._overlap.came_over_old
+            await self._while_both_live(self._old.ping())
+            quiet_rounds = quiet_rounds + 1 if self._overlap.came_over_old == before else 0
 
     async def _while_both_live(self, call: Coroutine[Any, Any, Any]) -> Any:
         """The result of a call, unless a connection ends or the time is up."""

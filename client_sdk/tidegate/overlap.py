@@ -1,9 +1,10 @@
 """Two connections that are subscribed to the same at once, and which copy of each message counts.
 
 The old connection delivers, and what the new one receives is held. A *marker* is published to a topic that
-both are subscribed to, once with QoS 0 and once with QoS 1, since a broker may send a message of QoS 0 before
-one of QoS 1 that waits. A broker that puts each message into the queues of all its subscribers at once has
-put every message before the marker for both, or behind it for both.
+both are subscribed to, once with each QoS: a message of QoS 0 may overtake others that wait, and one of QoS 2
+is received when it is released (MQTT 5 §4.3.3), maybe behind a later one of QoS 1. A broker that puts each
+message into the queues of all its subscribers at once has put every message before the marker of its QoS for
+both, or behind it for both.
 
 Rules:
 
@@ -46,6 +47,7 @@ class Overlap:
 
     Attributes:
         is_over: done when both connections have their markers; fails where too much is held.
+        came_over_old: how many messages came over the old connection.
     """
 
     def __init__(
@@ -57,25 +59,23 @@ class Overlap:
         shared = [(each, rest) for each, rest in shared if rest != each.filter]
         self._shared_identifiers = {each.identifier for each, _ in shared if each.identifier is not None}
         self._shared_filters = [rest for _, rest in shared]
-        self._awaited: set[tuple[bool, bool]] = set()
-        self._passed: set[tuple[bool, bool]] = set()
+        self._awaited: set[tuple[bool, int]] = set()
+        self._passed: set[tuple[bool, int]] = set()
         self._seen: Counter[Any] = Counter()
         self._held: list[tuple[Message, bool]] = []
         self._count = self._bytes = 0
         self._is_committed = False
+        self.came_over_old = 0
         self.is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def await_markers(self, qos: int) -> None:
-        """Wait for markers of QoS 0, and of QoS 1 where ``qos`` is that, on each connection; again after
-        ``commit``.
-        """
-        classes = (False, True) if qos else (False,)
-        self._awaited = {(is_new, is_acknowledged) for is_new in (False, True) for is_acknowledged in classes}
+        """Wait for markers, up to this QoS, on each connection."""
+        self._awaited = {(is_new, each) for is_new in (False, True) for each in range(qos + 1)}
         self.is_over = asyncio.get_running_loop().create_future()
 
     def cut(self) -> None:
         """Let the old connection end here, without a marker; all that the new one has counts as before it."""
-        self._passed = {(False, False), (False, True)}
+        self._passed = {(False, qos) for qos in range(3)}
         self._held = [(message, True) for message, _ in self._held]
 
     def commit(self) -> None:
@@ -93,11 +93,12 @@ class Overlap:
 
     def on_old(self, message: Message) -> None:
         """A message came over the old connection."""
+        self.came_over_old += 1
         if message.topic == self._marker:
-            self._pass((False, message.qos > 0))
+            self._pass((False, message.qos))
         elif message.retain or self._is_shared(message):
             self._deliver(message)
-        elif not (self._is_committed or (False, message.qos > 0) in self._passed):
+        elif not (self._is_committed or (False, message.qos) in self._passed):
             if self._has_room(message):
                 self._seen[_twin_key(message)] += 1
             self._deliver(message)
@@ -105,15 +106,14 @@ class Overlap:
     def on_new(self, message: Message) -> None:
         """A message came over the new connection."""
         if message.topic == self._marker:
-            self._pass((True, message.qos > 0))
+            self._pass((True, message.qos))
         elif self._is_committed or self._is_shared(message):
             self._deliver(message)
         elif not message.retain and self._has_room(message):
-            self._held.append((message, (True, message.qos > 0) not in self._passed))
+            self._held.append((message, (True, message.qos) not in self._passed))
 
-    def _pass(self, place: tuple[bool, bool]) -> None:
-        if not self._is_committed:
-            self._passed.add(place)
+    def _pass(self, place: tuple[bool, int]) -> None:
+        self._passed.add(place)
         self._awaited.discard(place)
         if not self._awaited and not self.is_over.done():
             self.is_over.set_result(None)

@@ -20,19 +20,20 @@ MARKER = "marker"
 FILTERS = [Subscription("a/#", qos=1), Subscription("$share/g/s/#", qos=1)]
 
 messages = st.lists(
-    st.tuples(st.sampled_from(["a/1", "a/2"]), st.sampled_from([b"on", b"off"]), st.sampled_from([0, 1])),
+    st.tuples(st.sampled_from(["a/1", "a/2"]), st.sampled_from([b"on", b"off"]), st.sampled_from([0, 1, 2])),
     max_size=12,
 )
 
 
 def queued(sequence: list[Message], choices: Iterator[bool]) -> list[Message]:
-    """What a broker sends of a queue: QoS 0 may overtake QoS 1, and each of them keeps its order."""
-    kinds = [[each for each in sequence if each.qos == qos] for qos in (0, 1)]
-    sent: list[Message] = []
-    while kinds[0] or kinds[1]:
-        pick = 0 if kinds[0] and (not kinds[1] or next(choices)) else 1
-        sent.append(kinds[pick].pop(0))
-    return sent
+    """How a queue of the broker's is received: each QoS keeps its order, and may overtake the others."""
+    kinds = [[each for each in sequence if each.qos == qos] for qos in range(3)]
+    received: list[Message] = []
+    while left := [kind for kind in kinds if kind]:
+        while len(left) > 1 and next(choices):
+            left.pop(0)
+        received.append(left[0].pop(0))
+    return received
 
 
 @given(before=messages, between=messages, behind=messages, rest=messages, data=st.data())
@@ -53,10 +54,10 @@ def test_each_message_counts_once(
         delivered: list[Message] = []
         found = Overlap(delivered.append, FILTERS, MARKER)
         parts = [[Message(*each) for each in part] for part in (before, between, behind, rest)]
-        markers = [Message(MARKER, b"", 0), Message(MARKER, b"", 1)]
+        markers = [Message(MARKER, b"", qos) for qos in range(3)]
         old = queued(parts[0] + parts[1] + markers + parts[2] + parts[3], choices())
         new = queued(parts[1] + markers + parts[2] + parts[3], choices())  # subscribed behind the first part
-        found.await_markers(1)
+        found.await_markers(2)
         picks = choices()
         while old or new:
             if found.is_over.done() and not found._is_committed and next(picks):
@@ -71,7 +72,7 @@ def test_each_message_counts_once(
         expected = [each for part in parts for each in part]
         assert Counter(expected) == Counter(delivered)
         for topic in ("a/1", "a/2"):
-            for qos in (0, 1):
+            for qos in range(3):
                 kind = [
                     [each.payload for each in many if (each.topic, each.qos) == (topic, qos)]
                     for many in (expected, delivered)
@@ -91,10 +92,10 @@ def test_nothing_is_lost_by_a_broker_without_order(
         delivered: list[Message] = []
         found = Overlap(delivered.append, FILTERS, MARKER)
         first, both = ([Message(*each) for each in part] for part in (before, between))
-        markers = [Message(MARKER, b"", 0), Message(MARKER, b"", 1)]
+        markers = [Message(MARKER, b"", qos) for qos in range(3)]
         old = data.draw(st.permutations([*first, *both, *markers]))
         new = data.draw(st.permutations([*both, *markers]))
-        found.await_markers(1)
+        found.await_markers(2)
         for each in old:
             found.on_old(each)
         for each in new:
