@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.credentials import folder as folder_module
@@ -96,6 +97,7 @@ def test_a_revision_tells_contents_apart() -> None:
     assert len(bundles) == len({revision_of(each) for each in bundles})
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab9-.A/\n", max_size=5) | st.text(max_size=70))
 def test_a_name_is_a_dns_label(text: str) -> None:
     """In lower case; what is none is refused in words."""
@@ -419,6 +421,26 @@ async def test_a_folder_that_went_away_is_told(store: FolderStore, path: Path) -
         with pytest.raises(CredentialStoreError, match=f"the folder {path} cannot be"):
             await work
     assert f"the folder {path} cannot be read: No such file or directory" == store.trouble
+
+
+async def test_a_full_disk_leaves_what_was_there(
+    store: FolderStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says so, and what was half written goes with the next change."""
+    first = await store.write("plant", one())
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fail)
+        for work in (store.write("plant", two()), store.record(activation(first))):
+            with pytest.raises(CredentialStoreError, match="cannot be written to: No space left on device"):
+                await work
+    assert first.revision == (await store.read("plant")).revision
+    assert None is await store.active()
+    await store.write("another", two())
+    assert {"plant.credential", "another.credential"} == set(files_of(path))
 
 
 async def test_a_file_that_grew_beyond_measure_is_not_read(

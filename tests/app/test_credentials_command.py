@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import re
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from typer.testing import CliRunner
 
+from app.cli import cli
 from app.credentials.folder_store import FolderStore
 from tests.client_sdk.test_bundles_in_zips import KIT, pack
 from tests.support.bundles import DEVICE, DIRECT, INTERMEDIATE, ROOT, write
@@ -37,36 +40,34 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(path: Path) -> Run:
-    """Runs ``tidegate credentials``, and sees to it that nothing secret is written."""
+def run(path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``tidegate credentials``, here, and sees to it that nothing secret is written."""
+    for name in list(os.environ):
+        if name.upper().startswith("TIDEGATE_"):
+            monkeypatch.delenv(name)
 
-    def call(*arguments: str | Path, key: str = KEY, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        answer = subprocess.run(
-            [sys.executable, "-m", "app", "credentials", *map(str, arguments)],
-            env=environment({"TIDEGATE_CREDENTIALS_DIR": str(path), "TIDEGATE_CREDENTIALS_KEY": key}),
-            cwd=TREE,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        written = answer.stdout + answer.stderr
-        assert "Traceback" not in written
+    def call(
+        *arguments: str | Path, key: str = KEY, stdin: str = "", settings: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        folder = {"TIDEGATE_CREDENTIALS_DIR": str(path), "TIDEGATE_CREDENTIALS_KEY": key}
+        command = ["credentials", *map(str, arguments)]
+        done = CliRunner(env=folder if settings is None else settings).invoke(cli, command, input=stdin)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
         for secret in (KEY, OLD_KEY, PASSPHRASE, *DIRECT.key().decode().splitlines()[1:-1]):
-            assert secret not in written
-        return answer
+            assert secret not in done.output
+        return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
 
     return call
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_has_an_example(command: str) -> None:
+def test_help_of_a_command_has_an_example(run: Run, command: str) -> None:
     """Each says what it is for, and shows one call; the list names them all."""
-    answer = run_command("credentials", command, "--help")
+    answer = run(command, "--help")
     assert 0 == answer.returncode
     assert f"Example: tidegate credentials {command}" in answer.stdout
-    assert re.search(rf"^  {command} ", run_command("credentials", "--help").stdout, re.MULTILINE)
+    assert re.search(rf"^  {command} ", run("--help").stdout, re.MULTILINE)
 
 
 def test_a_key_is_made_without_any_setting() -> None:
@@ -79,9 +80,9 @@ def test_a_key_is_made_without_any_setting() -> None:
 
 
 @pytest.mark.parametrize("command", ["list", "rekey"])
-def test_without_a_place_for_credentials_it_says_how_to_make_one(command: str) -> None:
+def test_without_a_place_for_credentials_it_says_how_to_make_one(run: Run, command: str) -> None:
     """Status 2, as for any other setting."""
-    answer = run_command("credentials", command)
+    answer = run(command, settings={})
     assert (2, "") == (answer.returncode, answer.stdout)
     assert (
         "set TIDEGATE_CREDENTIALS_DIR, and TIDEGATE_CREDENTIALS_KEY as 'tidegate credentials key'"
@@ -89,17 +90,17 @@ def test_without_a_place_for_credentials_it_says_how_to_make_one(command: str) -
     )
 
 
-def test_wrong_settings_end_with_status_2(tmp_path: Path) -> None:
+def test_wrong_settings_end_with_status_2(run: Run, tmp_path: Path) -> None:
     """As with every command."""
     settings = {
         "TIDEGATE_CREDENTIALS_DIR": str(tmp_path / "no" / "where"),
         "TIDEGATE_CREDENTIALS_KEY": KEY,
     }
     for command in ("list", "rekey"):
-        answer = run_command("credentials", command, settings=settings)
+        answer = run(command, settings=settings)
         assert 2 == answer.returncode
         assert "TIDEGATE_CREDENTIALS_DIR: the folder" in answer.stderr
-        assert 2 == run_command("credentials", command, settings={"TIDEGATE_PROT": "1"}).returncode
+        assert 2 == run(command, settings={"TIDEGATE_PROT": "1"}).returncode
 
 
 def test_the_life_of_a_credential(run: Run, tmp_path: Path) -> None:
@@ -129,16 +130,16 @@ def test_the_life_of_a_credential(run: Run, tmp_path: Path) -> None:
         assert (1, "tidegate: there is no credential 'plant'\n") == (answer.returncode, answer.stderr)
 
 
-async def test_the_one_in_use_is_marked_and_stays(run: Run, path: Path) -> None:
+def test_the_one_in_use_is_marked_and_stays(run: Run, path: Path) -> None:
     """It cannot be deleted, and another version of it is not the one in use."""
     store = FolderStore(path, [KEY])
-    await store.record(activation(await store.write("plant", one())))
+    asyncio.run(store.record(activation(asyncio.run(store.write("plant", one())))))
     assert run("list").stdout.startswith("* plant  CN=device-7")
     assert "name         plant (in use)\n" in run("show", "plant").stdout
     answer = run("delete", "plant")
     assert (1, "") == (answer.returncode, answer.stdout)
     assert "'plant' is in use; activate another one before you delete it" in answer.stderr
-    await store.write("plant", two())
+    asyncio.run(store.write("plant", two()))
     assert "name         plant\n" in run("show", "plant").stdout
 
 
@@ -248,10 +249,10 @@ def read_until(terminal: int, text: bytes) -> bytes:
     return seen
 
 
-async def test_what_cannot_be_read_is_listed_with_the_reason(run: Run, path: Path) -> None:
+def test_what_cannot_be_read_is_listed_with_the_reason(run: Run, path: Path) -> None:
     """And the status says so."""
-    await FolderStore(path, [OLD_KEY]).write("old", one())
-    await FolderStore(path, [KEY]).write("new", two())
+    asyncio.run(FolderStore(path, [OLD_KEY]).write("old", one()))
+    asyncio.run(FolderStore(path, [KEY]).write("new", two()))
     answer = run("list")
     assert 1 == answer.returncode
     new, old = answer.stdout.splitlines()
@@ -260,9 +261,9 @@ async def test_what_cannot_be_read_is_listed_with_the_reason(run: Run, path: Pat
     assert 1 == run("show", "old").returncode
 
 
-async def test_keys_are_changed(run: Run, path: Path) -> None:
+def test_keys_are_changed(run: Run, path: Path) -> None:
     """With the new key before the old one; then with the new one alone."""
-    await FolderStore(path, [OLD_KEY]).write("plant", one())
+    asyncio.run(FolderStore(path, [OLD_KEY]).write("plant", one()))
     answer = run("rekey")
     assert (1, "0 encrypted anew, 0 had the first key already\n") == (answer.returncode, answer.stdout)
     assert f"tidegate: {path / 'plant.credential'} cannot be decrypted" in answer.stderr
@@ -271,17 +272,17 @@ async def test_keys_are_changed(run: Run, path: Path) -> None:
     assert run("list").stdout.startswith("  plant  CN=device-7")
 
 
-def test_a_mounted_secret_is_listed_and_not_changed(tmp_path: Path) -> None:
+def test_a_mounted_secret_is_listed_and_not_changed(run: Run, tmp_path: Path) -> None:
     """It is changed where it comes from."""
     secret = MountedSecret(tmp_path / "broker-tls", all__pem=ONE)
     settings = {"TIDEGATE_CREDENTIALS_MOUNT": str(secret.path)}
-    answer = run_command("credentials", "list", settings=settings)
+    answer = run("list", settings=settings)
     assert 0 == answer.returncode
     assert answer.stdout.startswith("  broker-tls  CN=device-7")
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(TWO)
     for command in (("delete", "broker-tls"), ("add", "broker-tls", str(bundle))):
-        answer = run_command("credentials", *command, settings=settings)
+        answer = run(*command, settings=settings)
         assert (1, "") == (answer.returncode, answer.stdout)
         assert f"credentials come from {secret.path}, where a Secret is mounted" in answer.stderr
-    assert 2 == run_command("credentials", "rekey", settings=settings).returncode
+    assert 2 == run("rekey", settings=settings).returncode

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.client_sdk.test_bundles_in_zips import pack
@@ -90,6 +90,7 @@ def test_the_rounds_of_a_file_are_counted(content: bytes, is_pkcs12: bool, round
 FRAGMENTS = (der.PBKDF2, der.SCRYPT, b"\x30\x80", b"\x24\x80", b"\x02\x01")
 
 
+@settings(deadline=None)
 @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join))
 def test_rounds_are_counted_in_anything(content: bytes) -> None:
     """Whatever the bytes are, there is a number."""
