@@ -17,7 +17,7 @@ from app.api.credential_models import (
     TestTarget,
 )
 from app.api.credential_store import STORE_PROBLEMS, Name, opened
-from app.api.input.body import BodyReader, require_json
+from app.api.input.body import BodyReader, read_whole, require_json
 from app.api.input.credential_body import JSON, MAX_BYTES
 from app.credentials.in_use import CredentialInUse
 from app.credentials.store import Credential
@@ -74,7 +74,7 @@ def create_router(in_use: CredentialInUse, targets: Targets, *, body_timeout_sec
         """
         async with opened(in_use, response) as store:
             credential = await store.read(name)
-            body = await bodies.read(request.receive, None)
+            body = await read_whole(bodies, request)
             options = _target(body, request, in_use, targets, credential)
             is_configured = targets.is_configured_address(options)
             report = await examine_credential(

@@ -142,7 +142,12 @@ class SwappingSession(Session):
             await self._left()
             opening = self._opening.successor(options)
             if self._connection is not None:
-                await self._drained()
+                try:
+                    await self._drained()
+                except asyncio.CancelledError:
+                    if self._connection is not None:
+                        self._outbox.connection_made(self._connection, self._limits)
+                    raise
             opened: tuple[Line, Connection] | None = None
             await self._stop_running()
             try:
@@ -168,9 +173,11 @@ class SwappingSession(Session):
         """Close the connection, if there is one, in a way that lets the session go on."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await close_quickly(connection, CLOSE_SECONDS)
-            self._outbox.connection_lost(error)
-            self._disconnected(error)
+            try:
+                await close_quickly(connection, CLOSE_SECONDS)
+            finally:
+                self._outbox.connection_lost(error)
+                self._disconnected(error)
 
     async def close(self, *, flush_seconds: float = CLOSE_SECONDS) -> None:
         """Close the session, and what was left and is not closed yet; see ``Session.close``."""

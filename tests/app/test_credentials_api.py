@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import socket
 import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ import pytest
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.issued import NOW, issue
 from tests.support.mosquitto import Mosquitto
+from tests.support.ports import LOOPBACK
 from tests.support.tls_brokers import Plant, bridge_with_store, make_plant, strict_broker
 
 
@@ -125,6 +127,18 @@ def test_what_is_no_credential_is_refused(
     headers = {"Content-Type": content_type}
     assert (status, kind) == problem(bridge, "PUT", "/v1/credentials/x", content=body, headers=headers)
     assert [] == bridge.client.get("/v1/credentials").json()["credentials"]
+
+
+def test_a_client_that_leaves_in_the_midst_of_it(bridge: Bridge, caplog: pytest.LogCaptureFixture) -> None:
+    """An upload that is broken off is nobody's error, and leaves nothing."""
+    head = b"PUT /v1/credentials/x HTTP/1.1\r\nHost: b\r\nContent-Type: application/zip\r\n"
+    with socket.create_connection((LOOPBACK, bridge.port), timeout=30) as connection:
+        connection.sendall(head + b"Content-Length: 99\r\n\r\nPK")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65_536):
+            continue
+    assert [] == bridge.client.get("/v1/credentials").json()["credentials"]
+    assert [] == [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 def test_a_refusal_names_the_part(bridge: Bridge, plant: Plant) -> None:

@@ -402,3 +402,21 @@ async def test_closing_in_the_midst_of_it(mosquitto: Mosquitto) -> None:
         with pytest.raises((MQTTConnectionError, asyncio.CancelledError)):
             await swap
         assert SessionState.CLOSED is one.session.state
+
+
+async def test_a_take_over_that_is_given_up(mosquitto: Mosquitto) -> None:
+    """Whoever asked for it does not wait for the answers any more: the session goes on as it was."""
+    topic = next(PLACES)
+    async with FaultProxy(mosquitto.port) as proxy, client(proxy.port, Subscription(topic, qos=1)) as one:
+        await proxy.set(Fault.BLACK_HOLE)
+        first = one.session.submit(Message(topic, b"1", 1))
+        swap = asyncio.create_task(one.session.take_over(one.options))
+        await until(lambda: one.session._outbox._connection is None)
+        second = one.session.submit(Message(topic, b"2", 1))
+        swap.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await swap
+        await proxy.set(Fault.PASS)
+        assert [0, 0] == await asyncio.gather(*[first, second])
+        await until(lambda: [b"1", b"2"] == one.payloads)
+        assert [SessionState.CONNECTING, SessionState.CONNECTED] == one.states

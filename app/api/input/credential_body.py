@@ -8,7 +8,7 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from app.api.credential_models import CredentialParts
-from app.api.input.body import BodyReader
+from app.api.input.body import BodyReader, read_whole
 from app.credentials.intake import Intake, Taken
 from app.problems import ProblemError, ProblemType, json_pointer
 from tidegate.bundles import Validity
@@ -47,8 +47,7 @@ async def read_credential(
             field="Content-Type",
             hint=f"send {JSON} with ca, certificate and private_key, or a file as {', '.join(FILES)}",
         )
-    length = request.headers.get("content-length", "")
-    body = await bodies.read(request.receive, int(length) if length.isdecimal() else None)
+    body = await read_whole(bodies, request)
     if not body:
         raise ProblemError(ProblemType.INVALID_CREDENTIAL, "the body is empty: there is no credential in it")
     parts = _read_parts(body) if told == JSON else None
