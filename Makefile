@@ -12,7 +12,7 @@ DEV := $(VENV)/stamp-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check bench openapi lock clean FORCE
+.PHONY: help install run test check bench openapi image manifests dist lock clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -45,10 +45,22 @@ bench: $(DEV) ## measure the figures that docs quote
 openapi: $(RUN) ## write openapi/ anew from the code
 	$(VENV)/bin/tidegate openapi
 
+image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_IMAGE= what it stands on
+	deploy/image/build
+
+manifests: $(DEV) ## write the chart's page and deploy/kubernetes/ anew from the chart
+	$(VENV)/bin/python -m deploy
+
+dist: $(DEV) ## build the wheels of both projects and the chart's archive into dist/
+	rm -rf dist
+	$(PIP) wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist ./client_sdk .
+	$(VENV)/bin/python -c 'import helm_python; print(helm_python.package("deploy/helm/tidegate", destination="dist"))'
+
 lock: $(DEV) ## pin dependencies anew; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) $(UPGRADE) --group build -c requirements-dev.lock -o requirements-build.lock
+	$(COMPILE) $(UPGRADE) --group sbom -c requirements-dev.lock -o requirements-sbom.lock
 
 clean: ## remove .venv, caches and built files
 	rm -rf $(VENV) build dist client_sdk/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

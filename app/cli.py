@@ -12,12 +12,12 @@ import typer
 import yaml
 
 from app import doctor as checks
-from app import server
-from app.command_line import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
+from app import key_commands, server, token_commands
 from app.credentials_command import credentials
 from app.credentials_use_command import add_commands
 from app.dev import run as development
 from app.main import create_app
+from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from tidegate.errors import MQTTError
 
 cli = typer.Typer(
@@ -31,6 +31,8 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+cli.add_typer(key_commands.commands, name="key")
+cli.add_typer(token_commands.commands, name="token")
 add_commands(credentials)
 cli.add_typer(credentials)
 

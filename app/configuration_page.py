@@ -41,10 +41,16 @@ _SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("Requests", "reply_topic_prefix"),
     ("Streams", "heartbeat_seconds"),
     ("Retained messages", "retained_timeout_seconds"),
+    ("API keys", "api_keys_file"),
+    ("Tokens", "jwt_key"),
+    ("Client certificates behind a proxy", "proxy_subject_header"),
+    ("Connections and WebSockets", "max_connections"),
+    ("Rates", "rate_limit_requests"),
     ("The HTTP server", "host"),
     ("Stopping", "drain_seconds"),
     ("Access", "cors_origins"),
     ("Logs and secrets", "log_level"),
+    ("The audit log", "audit_publish_sample"),
 )
 """Each section and the field that it begins with, in the order of the class."""
 
@@ -71,13 +77,14 @@ def _row(name: str, field: FieldInfo) -> str:
         f"`{variable(name)}`",
         field.description,
         allowed(field),
-        _value(field.default),
+        shown(field.default),
         f"`{variable(name)}={example}`",
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _value(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A default as the page shows it."""
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value is None or value in ("", ()):

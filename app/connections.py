@@ -1,8 +1,18 @@
-"""What the server adds to uvicorn's connections: a way to give one up, and to see whether its reader reads.
+"""What the server adds to uvicorn's connections: bounds on those that send slowly or too much, a way to give
+one up, and to see whether its reader reads.
 
-ASGI has neither. An application that stops answering has the connection closed once everything written is
-with the reader, and a reader that takes nothing keeps that from happening for as long as it likes. ``abort``
-closes at once. What is written and not with the kernel yet tells a slow reader from one that stopped.
+Rules:
+
+1. A head that does not become complete in time, or grows beyond its bounds, ends its connection; a connection
+   that never sent anything ends without a word.
+2. A head that is refused is answered as any request, in its turn and in words, by an application that does
+   nothing else.
+3. The package that speaks WebSocket has bounds of its own for heads. What exceeds them never gets there.
+
+ASGI has no way to close a connection. An application that stops answering has it closed once everything
+written is with the reader, and a reader that takes nothing keeps that from happening for as long as it
+likes. ``abort`` closes at once. What is written and not with the kernel yet tells a slow reader from one that
+stopped.
 """
 
 from __future__ import annotations
@@ -10,14 +20,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-CLOSE_SECONDS: Final = 1.0
-"""How long a close frame may wait for a client that answers no ping."""
-
-NOT_UTF_8: Final = 1007
-"""The status of a close (RFC 6455 §7.4.1)."""
+from app.head_bounds import HeadBounds, refusing, written
+from app.problems import ProblemError, ProblemType
 
 ABORT: Final = "tidegate.abort"
 """The key of the ASGI scope under which a request finds what closes its connection at once."""
@@ -25,42 +33,178 @@ ABORT: Final = "tidegate.abort"
 UNSENT_BYTES: Final = "tidegate.unsent_bytes"
 """The key of the ASGI scope under which a request finds what counts the bytes that wait to be sent."""
 
+SPARE_CONNECTIONS: Final = 100
+"""So many beyond the bound are told why they are refused; more are closed at once."""
 
-class AbortableProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 connection, whose requests can be aborted."""
+REFUSAL_SECONDS: Final = 1.0
+"""How long one of those may take to send its request."""
+
+
+class BridgeConfig(Config):
+    """uvicorn's configuration, and the bounds of its connections.
+
+    Args:
+        app: the application.
+        bounds: the bounds.
+        options: uvicorn's own.
+    """
+
+    def __init__(self, app: Any, bounds: HeadBounds, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.bounds = bounds
+
+
+def bounds_of(config: Config) -> HeadBounds:
+    """The bounds of a server's connections."""
+    assert isinstance(config, BridgeConfig)
+    return config.bounds
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 connection, within bounds, whose requests can be aborted."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._bounds = bounds_of(config)
+        self._smallest_bound = min(self._bounds.max_header_bytes, self._bounds.max_target_bytes)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_is_open = False
+        self._head_has_come = False
+        self._head_has_begun = False
+        self._head_bytes = 0
+        """What came of the head that is open, and of whatever stood before it in the same piece."""
+        self._first_bytes = 0
+        """The size of that piece."""
+        self._is_too_many = False
+        self._refuses = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection is there; its first request has to come in time."""
+        super().connection_made(transport)
+        seconds = self._bounds.header_timeout_seconds
+        others = len(self.connections) - 1
+        if others >= self._bounds.max_connections:
+            if others >= self._bounds.max_connections + SPARE_CONNECTIONS:
+                transport.abort()
+                return
+            self._is_too_many = True
+            seconds = min(seconds, REFUSAL_SECONDS)
+        self._head_timer = self.loop.call_later(seconds, self._end_waiting)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """A piece came: see whether what it leaves unfinished is within its bounds."""
+        self._head_has_come = self._head_has_begun = False
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._head_is_open:
+            self._head_bytes = 0
+            if self._head_has_come or self._is_taking_body:
+                return  # the usual
+        elif self._head_has_begun:
+            self._head_bytes = self._first_bytes = len(data)
+        elif self._head_bytes - self._first_bytes > self._bounds.max_head_bytes:
+            self._refuse_at_once()
+            return
+        if self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(self._bounds.header_timeout_seconds, self._end_waiting)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        _equip(self.scope, self.transport)
+        self._head_is_open = self._head_has_begun = True
+        equip(self.scope, self.transport)
+
+    def on_headers_complete(self) -> None:
+        """A head is complete: it goes to the application, or to one that refuses it."""
+        self._head_is_open = False
+        self._head_has_come = True
+        if self._head_timer is not None:
+            self._stop_waiting()
+        problem = None
+        is_upgrade = self.parser.should_upgrade()
+        # The target came with the head: where all of that is small, the target and the fields are.
+        if is_upgrade or self._is_too_many or self._head_bytes > self._smallest_bound:
+            problem = self._bounds.why_refused(
+                self.parser.get_method(),
+                self.url,
+                self.headers,
+                is_upgrade=is_upgrade,
+                is_too_many=self._is_too_many,
+            )
+        if problem is None:
+            super().on_headers_complete()
+            if self._is_too_many:  # a probe of the bridge's health
+                self.cycle.keep_alive = False
+            return
+        self._refuses = True
+        self.url = b"/"  # one that is too long could not be taken apart
+        app, self.app = self.app, refusing(problem)
+        try:
+            super().on_headers_complete()
+        finally:
+            self.app = app
+
+    def _should_upgrade(self) -> bool:
+        return not self._refuses and super()._should_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        if not self._refuses:
+            super()._unsupported_upgrade_warning()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP."""
+        problem = ProblemError(ProblemType.BAD_REQUEST, "what came is not HTTP/1.1, or not well-formed")
+        self.transport.write(written(problem))
+        self.transport.close()
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _end_waiting(self) -> None:
+        """The time for a head is over."""
+        self._head_timer = None
+        if self._is_answering:
+            self._head_timer = self.loop.call_later(self._bounds.header_timeout_seconds, self._end_waiting)
+        elif not self.transport.is_closing():
+            if self._head_is_open:
+                self.transport.write(written(self._bounds.header_timeout()))
+            self.transport.close()
+
+    def _refuse_at_once(self) -> None:
+        """More of a head came than may be, and its end is nowhere in sight."""
+        self._stop_waiting()
+        if self._is_answering:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self.transport.write(written(self._bounds.head_too_large(self.url)))
+            self.transport.close()
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a request is not answered to its end."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    @property
+    def _is_taking_body(self) -> bool:
+        """Whether the body of such a request is on its way; whoever reads it bounds its time."""
+        return self._is_answering and self.cycle.more_body
 
 
-class AbortableWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket connection, which can be aborted too."""
-
-    def handle_connect(self, event: Any) -> None:
-        """The handshake begins; the application runs later."""
-        super().handle_connect(event)
-        if not self.handshake_complete:
-            _equip(self.scope, self.transport)
-
-    def keepalive_timeout(self) -> None:
-        """No pong came. The close frame may wait for ever behind what the client does not read."""
-        super().keepalive_timeout()
-        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
-
-    def send_receive_event_to_app(self) -> None:
-        """A message is complete. Text that is not UTF-8 is the client's fault, and no error to log."""
-        if self.curr_msg_data_type == "text" and not self.close_sent:
-            try:
-                b"".join(self.frames).decode()
-            except UnicodeDecodeError:
-                self.conn.send_close(NOT_UTF_8)
-                self.handle_parser_exception()
-                return
-        super().send_receive_event_to_app()
-
-
-def _equip(scope: Any, transport: asyncio.Transport) -> None:
+def equip(scope: Any, transport: asyncio.Transport) -> None:
+    """Give a request what ASGI does not have."""
     scope[ABORT] = transport.abort
     scope[UNSENT_BYTES] = transport.get_write_buffer_size

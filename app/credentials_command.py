@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from cryptography.fernet import Fernet
 
-from app.command_line import FAILED, WRONG_SETTINGS, fail, read_settings
 from app.credentials.intake import Intake, Taken
 from app.credentials.opening import open_folder, open_store
 from app.credentials.rekeying import rekey as rekey_folder
@@ -23,6 +22,7 @@ from app.credentials.store import (
     CredentialUnreadableError,
     check_credential_name,
 )
+from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings
 from tidegate.bundles import Bundle, Certificate
 from tidegate.errors import ConfigurationError, MQTTError
 

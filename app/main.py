@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, credential_use, credentials, health, status
+from app.api import console, credential_use, credentials, docs, health, principal, status
+from app.api.access import Guard
 from app.api.batch import BatchRoute
-from app.api.input import headers, idempotency_key
+from app.api.cors import add_cors
 from app.api.input.body import BodyReader
-from app.api.input.cloud_event import EVENT_HEADERS
 from app.api.input.strict_query import StrictQuery
+from app.api.origin import Origins
 from app.api.output import exceptions
 from app.api.output.once import Once
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
 from app.api.requests import RequestsRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
+from app.api.tickets import TicketsRoute
 from app.api.topics import TopicsRoute
 from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink
@@ -40,21 +42,33 @@ from app.publishing.idempotency import Idempotency
 from app.publishing.idempotency_store import MemoryStore, Store
 from app.publishing.requests import Requests
 from app.publishing.schemas import Schemas
-from app.publishing.trace_context import NAMES
+from app.security.audit import Audit
+from app.security.authentication import Authentication
+from app.security.authorization import Authorization
+from app.security.configured import authentication_of
+from app.security.rates import Rates
+from app.security.tickets import MemoryTicketStore, Tickets, TicketStore
 from app.settings import Settings
+from app.settings.server import is_loopback
 from tidegate.connection import Connect
 
 
-def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, connect: Connect | None = None, authentication: Authentication | None = None
+) -> FastAPI:
     """Make the application; nothing runs before its lifespan begins.
 
     Args:
         settings: everything that can be set.
         connect: what opens connections to the broker, for a test; the default client where it is left out.
+        authentication: the ways to show who one is, for a test; those of the settings where it is left out.
 
     Raises:
-        ConfigurationError: a file that the settings name cannot be used.
+        ConfigurationError: a file or a key that the settings name cannot be used.
     """
+    tickets = Tickets(_ticket_store(settings))
+    given = authentication_of(settings) if authentication is None else authentication
+    methods = given.with_tickets(tickets)
     bundle = settings.broker_bundle()
     options = settings.connect_options(bundle)
     link = BrokerLink(settings, options, connect=connect)
@@ -78,9 +92,11 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        methods.start()
         link.use(await in_use.begin())
         await link.start()
         in_use.start()
+        holdings.start()
         try:
             yield
         finally:
@@ -89,12 +105,15 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
             await in_use.close()
             await link.close()
             await idempotency.close()
+            await holdings.close()
+            await methods.close()
+            audit.close()
 
     def describe() -> dict[str, Any]:
         return openapi.document(app)
 
     app: FastAPI = FastAPIOffline(
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         title="Tidegate",
         version=version("tidegate-bridge"),
@@ -102,17 +121,25 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         lifespan=lifespan,
         redirect_slashes=False,
         dependencies=[Depends(StrictQuery(describe))],
-        swagger_ui_parameters={"validatorUrl": None},
     )
     app.state.link = link
     app.state.hub = hub
     app.state.in_use = in_use
     app.include_router(health.create_router(link, hub, idempotency.memory, in_use))
-    gate = Gate(link, () if schemas is None else (schemas.check,))
+    audit = Audit(
+        publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
+        max_refusals=settings.audit_max_refusals_per_second,
+    )
+    authorization = Authorization(methods, audit)
+    holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
+    rates = Rates(settings)
+    gate = Gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
-    app.include_router(status.create_router(link, hub, requests.counts, schemas, in_use))
+    app.include_router(status.create_router(link, hub, requests.counts, methods, schemas, in_use))
+    app.include_router(principal.router)
+    app.include_router(docs.router)
     app.include_router(credentials.create_router(in_use, body_timeout_seconds=settings.body_timeout_seconds))
     app.include_router(
         credential_use.create_router(
@@ -128,45 +155,34 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> FastAPI
         hub,
         bodies,
         once,
+        authorization,
         retained_timeout_seconds=settings.retained_timeout_seconds,
         max_retained_messages=settings.max_retained_messages,
         cloudevents_source=settings.cloudevents_source,
     )
-    subscriptions = Subscriptions(hub, settings)
+    subscriptions = Subscriptions(hub, authorization, settings, rates)
     raw_routes = [
         topics,
         PublishRoute(gate, bodies, once),
-        BatchRoute(gate, bodies, once, settings),
-        RequestsRoute(gate, requests, bodies, once, settings),
-        SubscribeRoute(hub, subscriptions, bodies, settings),
-        WebSocketRoute(gate, hub, subscriptions, settings),
+        BatchRoute(gate, bodies, once, authorization, settings),
+        RequestsRoute(gate, requests, bodies, once, authorization, settings),
+        SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
+        TicketsRoute(tickets, bodies, authorization, settings),
+        WebSocketRoute(gate, hub, subscriptions, holdings, settings, rates),
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes)
+    app.add_middleware(
+        Guard,
+        authentication=methods,
+        authorization=authorization,
+        origins=_origins(settings, methods),
+        rates=rates,
+        audit=audit,
+    )
     app.openapi = describe  # type: ignore[method-assign]
     exceptions.install(app, lambda: describe()["paths"])
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["DELETE", "GET", "POST", "PUT"],
-            allow_headers=[
-                "Content-Type",
-                "Last-Event-ID",
-                idempotency_key.IDEMPOTENCY_KEY,
-                *headers.REQUEST_HEADERS,
-                *EVENT_HEADERS,
-                *NAMES,
-            ],
-            expose_headers=[
-                "Last-Event-ID",
-                "Retry-After",
-                idempotency_key.IDEMPOTENCY_REPLAYED,
-                *headers.ANSWER_HEADERS,
-                *EVENT_HEADERS,
-                *NAMES,
-            ],
-        )
+    add_cors(app, settings.cors_origins, allow_credentials=bool(settings.jwt_cookie))
     return app
 
 
@@ -174,6 +190,21 @@ def _load_schemas(file: Path) -> Schemas:
     from app.publishing.schema_file import load_schemas  # noqa: PLC0415 - the library is loaded where it is used
 
     return load_schemas(file)
+
+
+def _origins(settings: Settings, authentication: Authentication) -> Origins:
+    hosts = settings.allowed_hosts
+    is_checked = bool(hosts) or (not authentication.is_required and is_loopback(settings.host))
+    return Origins(settings.cors_origins, hosts if is_checked else None)
+
+
+def _ticket_store(settings: Settings) -> TicketStore:
+    url = settings.redis_url.get_secret_value()
+    if not url:
+        return MemoryTicketStore()
+    from app.security.tickets_redis import RedisTicketStore  # noqa: PLC0415 - loaded where it is used
+
+    return RedisTicketStore(url)
 
 
 def _store(settings: Settings) -> Store:

@@ -1,4 +1,7 @@
-"""The OpenAPI 3.1 document: the framework's own routes, and those that are read by hand, in one."""
+"""The OpenAPI 3.1 document: the framework's own routes, and those that are read by hand, in one.
+
+What a call asks of its caller is written from the table of access rules, so that it can't be forgotten.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.api.access import ACCESS, TICKETED
 from app.api.input.stream_options import SubscribeRequest
 from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
 from app.api.operations import paths
 from app.api.operations.parts import REF
-from app.problems import Problem
+from app.api.tickets import TicketAnswer, TicketRequest
+from app.problems import CONTENT_TYPE, Problem, ProblemType, documented
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
     BatchAnswer,
@@ -22,6 +27,8 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
     PublishRequest,
     RetainedMessage,
     SubscribeRequest,
+    TicketAnswer,
+    TicketRequest,
 )
 
 
@@ -43,8 +50,77 @@ def document(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         made["paths"] = {**paths(), **_without_validation_errors(made["paths"])}
+        made["components"]["securitySchemes"] = _SECURITY_SCHEMES
+        for path, item in made["paths"].items():
+            for method, operation in item.items():
+                _add_access(operation, method, path)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+_SECURITY_SCHEMES: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key or a JWT, where the bridge is configured to ask for one.",
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "A ticket of `POST /v1/tickets`, good once: for browsers, whose EventSource and "
+        "WebSocket can set no header.",
+    },
+}
+
+
+_RATE_HEADERS: Final = {
+    "RateLimit-Policy": {
+        "description": "What the caller is bounded by, where that is configured: `q` in `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"publishes";q=100;w=1',
+    },
+    "RateLimit": {
+        "description": "What is left of it: `r`, and more in `t` seconds.",
+        "schema": {"type": "string"},
+        "example": '"publishes";r=99;t=1',
+    },
+}
+"""draft-ietf-httpapi-ratelimit-headers."""
+
+
+def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
+    """Write down what the access rules ask of a call's caller."""
+    rule = ACCESS.rule(method.upper(), path)
+    if rule.is_public:
+        return
+    operation["security"] = [{"bearer": []}]
+    answers = operation["responses"]
+    _add_problem(answers, ProblemType.UNAUTHENTICATED)
+    _add_problem(answers, ProblemType.UNKNOWN_HOST)
+    if method != "get" or path in TICKETED:  # a web page of another origin
+        _add_problem(answers, ProblemType.FORBIDDEN)
+    if path in TICKETED and method == "get":
+        operation["security"].append({"ticket": []})
+    _add_problem(answers, ProblemType.AUTHENTICATION_UNAVAILABLE)
+    _add_problem(answers, ProblemType.TOO_MANY_REQUESTS)
+    for status, answer in answers.items():
+        if str(status).startswith("2"):
+            answer["headers"] = {**answer.get("headers", {}), **_RATE_HEADERS}
+    if rule.permission is not None:
+        _add_problem(answers, ProblemType.FORBIDDEN)
+        needed = f"Needs the scope `{rule.permission.value}` where authentication is configured."
+        operation["description"] = "\n\n".join(filter(None, (operation.get("description"), needed)))
+
+
+def _add_problem(answers: dict[str, Any], kind: ProblemType) -> None:
+    """Add a problem to the answers of a call, beside others of its status."""
+    (made,) = documented(kind).values()
+    answer = answers.setdefault(str(kind.status), made)
+    examples = answer["content"][CONTENT_TYPE]["examples"]
+    if kind.slug not in examples:
+        examples.update(made["content"][CONTENT_TYPE]["examples"])
+        answer["description"] += "\n\n" + made["description"]
 
 
 def _without_validation_errors(documented: dict[str, Any]) -> dict[str, Any]:

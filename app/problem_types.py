@@ -85,6 +85,12 @@ class ProblemType(Enum):
         "Broker not on the list",
         "Credentials are tried at the configured broker, and at those in TIDEGATE_CREDENTIALS_TEST_HOSTS.",
     )
+    NOT_GRANTED = (
+        "not-granted",
+        403,
+        "Not granted",
+        "No grant of the caller covers the topic or filter with this QoS and retain flag; nothing was sent.",
+    )
     FORBIDDEN = ("forbidden", 403, "Not permitted", "The caller may not do this.")
     NOT_FOUND = ("not-found", 404, "No such path", "Nothing is there; the hint tells the nearest known path.")
     NO_CREDENTIAL = ("no-credential", 404, "No such credential", "The store has no credential of this name.")
@@ -124,6 +130,12 @@ class ProblemType(Enum):
         "Credentials come from elsewhere",
         "What is mounted from a Secret is changed in the Secret.",
     )
+    HEADER_TIMEOUT = (
+        "header-timeout",
+        408,
+        "Head too slow",
+        "The head of the request did not arrive in time; nothing was done.",
+    )
     CONFLICT = ("conflict", 409, "Conflict", "The state of the thing does not allow it now.")
     BODY_TOO_LARGE = (
         "body-too-large",
@@ -136,6 +148,12 @@ class ProblemType(Enum):
         413,
         "Too large for the broker",
         "The broker takes no packet of this size.",
+    )
+    TARGET_TOO_LONG = (
+        "target-too-long",
+        414,
+        "Path and query too long",
+        "Path and query are longer than TIDEGATE_MAX_TARGET_BYTES; a WebSocket's handshake has 8,192 bytes.",
     )
     UNSUPPORTED_MEDIA_TYPE = (
         "unsupported-media-type",
@@ -179,6 +197,12 @@ class ProblemType(Enum):
         "Too many retained messages",
         "The filter matches more retained messages than one answer may hold; ask for a narrower one.",
     )
+    UNKNOWN_HOST = (
+        "unknown-host",
+        421,
+        "Unknown host",
+        "The Host header names none of the bridge's own; TIDEGATE_ALLOWED_HOSTS lists more.",
+    )
     UPGRADE_REQUIRED = (
         "upgrade-required",
         426,
@@ -196,6 +220,12 @@ class ProblemType(Enum):
         429,
         "Quota of the broker exceeded",
         "The broker answered that a quota, or the rate of messages, is exceeded.",
+    )
+    HEADERS_TOO_LARGE = (
+        "headers-too-large",
+        431,
+        "Header fields too large",
+        "They are larger than TIDEGATE_MAX_HEADER_BYTES, or than those of a WebSocket's handshake may be.",
     )
     INTERNAL_ERROR = ("internal-error", 500, "Internal error", "A fault of the bridge; its log has the rest.")
     CREDENTIAL_UNREADABLE = (
@@ -222,6 +252,12 @@ class ProblemType(Enum):
         "Refused by the broker",
         "The broker answered with a reason code that says no; reason_code and reason tell which.",
     )
+    AUTHENTICATION_UNAVAILABLE = (
+        "authentication-unavailable",
+        503,
+        "Authentication not available",
+        "The keys that tokens are verified with cannot be had from their issuer; nothing was done.",
+    )
     BROKER_UNAVAILABLE = (
         "broker-unavailable",
         503,
@@ -246,7 +282,19 @@ class ProblemType(Enum):
         "Store of credentials unavailable",
         "The store of the credentials cannot be read or written.",
     )
+    TICKETS_UNAVAILABLE = (
+        "tickets-unavailable",
+        503,
+        "Tickets cannot be kept",
+        "The store of the tickets does not answer; ask for a ticket again in a moment.",
+    )
     NOT_READY = ("not-ready", 503, "Not ready", "No round trip to the broker was seen lately.")
+    TOO_MANY_CONNECTIONS = (
+        "too-many-connections",
+        503,
+        "Too many connections",
+        "As many connections are open as TIDEGATE_MAX_CONNECTIONS allows.",
+    )
     TOO_MANY_STREAMS = (
         "too-many-streams",
         503,

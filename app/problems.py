@@ -203,7 +203,7 @@ def documented(*kinds: ProblemType) -> dict[int | str, dict[str, Any]]:
             "summary": kind.title,
             "value": ProblemError(kind, kind.meaning).members(),
         }
-        if kind.status == 503:
+        if kind.status in (429, 503):
             answer["headers"] = {
                 "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
             }

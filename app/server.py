@@ -30,8 +30,11 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
-from app.connections import AbortableProtocol, AbortableWebSocketProtocol
+from app.api.output.security_headers import SECURITY_HEADERS
+from app.connections import BoundedProtocol, BridgeConfig
+from app.head_bounds import HeadBounds
 from app.settings import Settings
+from app.websocket_connections import BoundedWebSocketProtocol
 
 logger = logging.getLogger("tidegate")
 
@@ -117,12 +120,13 @@ class BridgeServer(uvicorn.Server):
 
 def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How an application of ``create_app`` is served; logging is left to ``configure_logging``."""
-    return uvicorn.Config(
+    return BridgeConfig(
         app,
+        HeadBounds.of(settings),
         loop="uvloop",
-        http=AbortableProtocol,
-        ws=AbortableWebSocketProtocol,
-        ws_max_size=settings.max_body_bytes,
+        http=BoundedProtocol,
+        ws=BoundedWebSocketProtocol,
+        ws_max_size=settings.websocket_max_message_bytes or settings.max_body_bytes,
         ws_ping_interval=settings.heartbeat_seconds,
         ws_ping_timeout=settings.stream_send_timeout_seconds,
         ws_per_message_deflate=False,
@@ -130,6 +134,7 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[*SECURITY_HEADERS],
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
@@ -176,7 +181,7 @@ def url_of(listening: socket.socket) -> str:
 
 def warn_if_insecure(settings: Settings, url: str) -> None:
     """Say loudly that nobody is asked who they are, where the settings allow it beyond loopback."""
-    if settings.insecure:
+    if settings.insecure and not settings.has_authentication:
         logger.warning(
             "INSECURE: there is no authentication, and TIDEGATE_INSECURE is set: whoever reaches %s may read "
             "and publish everything that the broker lets the bridge",
@@ -244,6 +249,6 @@ def configure_logging(level: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
-            "loggers": {"uvicorn": quiet, "asyncio": quiet, "watchfiles": quiet},
+            "loggers": {"uvicorn": quiet, "asyncio": quiet, "httpx": quiet, "watchfiles": quiet},
         }
     )

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "requirements.lock"
 BUILD = ROOT / "requirements-build.lock"
+SBOM = ROOT / "requirements-sbom.lock"
 DEV = ROOT / "requirements-dev.lock"
 SERVICE = ROOT / "pyproject.toml"
 SDK = ROOT / "client_sdk" / "pyproject.toml"
@@ -66,7 +67,7 @@ def unmet(declared: list[str], lock: Path) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("lock", [RUN, BUILD, DEV], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [RUN, BUILD, SBOM, DEV], ids=lambda lock: lock.name)
 def test_lock_holds_nothing_but_hashed_pins(lock: Path) -> None:
     """Each entry is one version with its SHA-256 hashes; no line names a registry, an index or a path."""
     assert entries(lock.read_text())
@@ -98,6 +99,12 @@ def test_dev_lock_repeats_the_others(lock: Path) -> None:
     assert set() == set(entries(lock.read_text())) - set(entries(DEV.read_text()))
 
 
+def test_dev_lock_has_the_versions_that_write_the_bill_of_materials() -> None:
+    """What the image's build uses is tried first; markers may differ, since it needs less."""
+    dev = pins(DEV)
+    assert [] == [name for name, pin in pins(SBOM).items() if pin.specifier != dev[name].specifier]
+
+
 @pytest.mark.parametrize("file", [SERVICE, SDK], ids=["service", "sdk"])
 def test_run_lock_pins_what_is_declared(file: Path) -> None:
     """A dependency that a project declares is pinned within its bounds in requirements.lock."""
@@ -106,7 +113,7 @@ def test_run_lock_pins_what_is_declared(file: Path) -> None:
     assert [] == unmet(declared, RUN)
 
 
-@pytest.mark.parametrize(("name", "lock"), [("build", BUILD), ("dev", DEV)])
+@pytest.mark.parametrize(("name", "lock"), [("build", BUILD), ("sbom", SBOM), ("dev", DEV)])
 def test_group_is_pinned(name: str, lock: Path) -> None:
     """A dependency group is pinned within its bounds in its lock file."""
     assert [] == unmet(group(name), lock)

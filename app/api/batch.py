@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import principal_of
 from app.api.input.body import BodyReader, require_json
 from app.api.input.headers import read_headers, refuse_idempotency_key, refuse_mqtt_headers
 from app.api.input.lines import Lines
@@ -45,6 +46,8 @@ from app.publishing.batch import Batch
 from app.publishing.gate import Gate
 from app.publishing.idempotency import fingerprint_of_body
 from app.publishing.outcomes import Outcomes
+from app.security.authorization import Authorization
+from app.security.principal import Principal
 from app.settings import Settings
 from tidegate.message import NO_PROPERTIES, Message
 
@@ -67,6 +70,7 @@ class BatchRoute(RawRoute):
         gate: the way to the broker.
         bodies: how bodies are read.
         once: how an Idempotency-Key is honoured.
+        authorization: knows whether the caller may go on.
         settings: the bounds on messages and on slow readers.
     """
 
@@ -74,11 +78,14 @@ class BatchRoute(RawRoute):
     path_format = PATH
     methods = ("POST",)
 
-    def __init__(self, gate: Gate, bodies: BodyReader, once: Once, settings: Settings) -> None:
+    def __init__(
+        self, gate: Gate, bodies: BodyReader, once: Once, authorization: Authorization, settings: Settings
+    ) -> None:
         super().__init__()
         self._gate = gate
         self._bodies = bodies
         self._once = once
+        self._authorization = authorization
         self._publish_timeout_seconds = settings.publish_timeout_seconds
         self._max_waiting = settings.max_waiting
         self._send_timeout_seconds = settings.stream_send_timeout_seconds
@@ -90,7 +97,7 @@ class BatchRoute(RawRoute):
         refuse_mqtt_headers(headers, "write it into the member 'properties' of each message")
         form = preferred(scope["headers"], (JSON, NDJSON))
         if headers.content_type is not None and _is_ndjson(headers.content_type):
-            parts = self._lines(receive)
+            parts = self._lines(principal_of(scope), receive)
         else:
             require_json(
                 headers.content_type, f"send Content-Type: {JSON} for an array, or {NDJSON} for lines"
@@ -108,9 +115,10 @@ class BatchRoute(RawRoute):
     ) -> None:
         outcomes = Outcomes(lists_successes=query.results == "all")
         writes = partial(self._writer, scope, receive)
+        principal = principal_of(scope)
 
         async def work(channel: Send) -> None:
-            await writes(channel).write(await self._publish_array(body, outcomes))
+            await writes(channel).write(await self._publish_array(principal, body, outcomes))
 
         if key is None:
             await work(send)
@@ -118,6 +126,7 @@ class BatchRoute(RawRoute):
             fingerprint = fingerprint_of_body(f"POST {PATH}?results={query.results}", body)
             await self._once.answer(
                 writes(send).write_whole,
+                principal,
                 key,
                 fingerprint,
                 2,
@@ -127,11 +136,11 @@ class BatchRoute(RawRoute):
                 brief=lambda: brief_body(outcomes),
             )
 
-    async def _publish_array(self, body: bytes, outcomes: Outcomes) -> BatchAnswer:
+    async def _publish_array(self, principal: Principal, body: bytes, outcomes: Outcomes) -> BatchAnswer:
         items = split_array(body)
         if not items:
             raise _no_messages()
-        batch = self._begin(outcomes)
+        batch = self._begin(principal, outcomes)
         try:
             await self._add(batch, items)
             await batch.finish()
@@ -149,7 +158,7 @@ class BatchRoute(RawRoute):
         form: str,
     ) -> None:
         outcomes = Outcomes(lists_successes=query.results == "all")
-        batch = self._begin(outcomes)
+        batch = self._begin(principal_of(scope), outcomes)
         writer = self._writer(scope, receive, send)
         lines = LinesAnswer(send, batch, outcomes) if form == NDJSON else None
         cut: ProblemError | None = None
@@ -177,17 +186,19 @@ class BatchRoute(RawRoute):
         abort = scope.get(ABORT, _nothing)
         return BatchWriter(receive, send, abort, timeout_seconds=self._send_timeout_seconds)
 
-    def _begin(self, outcomes: Outcomes) -> Batch:
+    def _begin(self, principal: Principal, outcomes: Outcomes) -> Batch:
         return Batch(
             self._gate,
+            principal,
             outcomes,
             publish_timeout_seconds=self._publish_timeout_seconds,
             max_waiting=self._max_waiting,
         )
 
-    async def _lines(self, receive: Receive) -> AsyncIterator[Items]:
+    async def _lines(self, principal: Principal, receive: Receive) -> AsyncIterator[Items]:
         lines = Lines(self._bodies.max_bytes)
         async for part in self._bodies.stream(receive):
+            self._authorization.require_current(principal)
             yield lines.feed(part)
         yield lines.end()
 

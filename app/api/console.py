@@ -15,7 +15,10 @@ MEDIA_TYPES: Final = {
     "console.css": "text/css",
     **dict.fromkeys(
         (
+            "access.js",
+            "account.js",
             "details.js",
+            "events.js",
             "feed.js",
             "format.js",
             "main.js",
@@ -40,8 +43,6 @@ POLICY: Final = (
 )
 HEADERS: Final = {
     "Content-Security-Policy": "; ".join(POLICY),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }

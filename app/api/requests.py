@@ -10,6 +10,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import principal_of
 from app.api.input.body import BodyReader, require_text
 from app.api.input.cloud_event import is_structured, require_structured
 from app.api.input.headers import (
@@ -37,7 +38,9 @@ from app.hub.event import Event
 from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
 from app.publishing.idempotency import fingerprint_of
+from app.publishing.replies import QOS
 from app.publishing.requests import Question, Requests
+from app.security.authorization import Authorization
 from app.settings import Settings
 from tidegate.errors import refusal
 from tidegate.message import NO_PROPERTIES, Message, Properties
@@ -53,6 +56,7 @@ class RequestsRoute(RawRoute):
         requests: publishes, and waits for replies.
         bodies: how bodies are read.
         once: how an Idempotency-Key is honoured.
+        authorization: decides whether a principal may follow a response topic of its own choice.
         settings: the bounds of what may be asked for.
     """
 
@@ -62,13 +66,20 @@ class RequestsRoute(RawRoute):
     takes_rest = True
 
     def __init__(
-        self, gate: Gate, requests: Requests, bodies: BodyReader, once: Once, settings: Settings
+        self,
+        gate: Gate,
+        requests: Requests,
+        bodies: BodyReader,
+        once: Once,
+        authorization: Authorization,
+        settings: Settings,
     ) -> None:
         super().__init__()
         self._gate = gate
         self._requests = requests
         self._bodies = bodies
         self._once = once
+        self._authorization = authorization
         self._settings = settings
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +99,10 @@ class RequestsRoute(RawRoute):
             # The trace is another one each time, and does not make it another request.
             more = repr((question.response_topic, query.replies, query.timeout)).encode()
             fingerprint = fingerprint_of(f"POST {self.path_format}", question.message, more)
-            await self._once.answer(partial(answer, send), key, fingerprint, question.message.qos, work, late)
+            qos = question.message.qos
+            await self._once.answer(
+                partial(answer, send), question.principal, key, fingerprint, qos, work, late
+            )
 
     async def _ask(self, query: RequestQuery, form: str, question: Question, send: Send) -> None:
         """Ask and answer, also when the client leaves: who comes back with its key gets the reply."""
@@ -122,6 +136,7 @@ class RequestsRoute(RawRoute):
             )
         content_type, is_event = _content_type(headers)
         asked = self._asked(headers, query, is_event=is_event)
+        principal = principal_of(scope)
         response_topic = asked.response_topic
         named_by = RESPONSE_TOPIC if query.response_topic is None else "response_topic"
         if response_topic is not None and response_topic.startswith("$"):
@@ -137,6 +152,10 @@ class RequestsRoute(RawRoute):
                 "the response topic is the topic of the request, which would be its own reply",
                 field=named_by,
             )
+        if response_topic is not None:
+            self._authorization.require_subscribe(
+                principal, response_topic, QOS, field=named_by, action="reply"
+            )
         payload = await self._bodies.read(receive, headers.content_length)
         if is_event:
             require_structured(payload)
@@ -151,6 +170,7 @@ class RequestsRoute(RawRoute):
                 field="timeout",
             )
         return Question(
+            principal,
             Message(topic, payload, query.qos, properties=properties),
             timeout_seconds,
             deadline,

@@ -17,6 +17,7 @@ from app.hub.hub import Hub
 from app.problems import ProblemType, documented
 from app.publishing.replies import ReplyCounts
 from app.publishing.schemas import Schemas
+from app.security.authentication import Authentication
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
@@ -143,12 +144,24 @@ class SchemasStatus(BaseModel):
     )
 
 
+class AuthenticationStatus(BaseModel):
+    """How callers show who they are."""
+
+    required: bool = Field(description="Whether they have to.")
+    faults: list[str] = Field(
+        description="What is wrong with the files and keys that it leans on, in words. What was read of them "
+        "before holds meanwhile.",
+        examples=[[]],
+    )
+
+
 class Status(BaseModel):
     """Where a bridge stands."""
 
     version: str = Field(description="The bridge's version.", examples=["0.1.0"])
     broker: BrokerStatus
     tls: TlsStatus | None = Field(description="Null for a connection without TLS.")
+    authentication: AuthenticationStatus
     streams: StreamsStatus
     schemas: SchemasStatus | None = Field(description="Null where no schemas are set.")
     requests: RequestsStatus
@@ -159,10 +172,15 @@ class Status(BaseModel):
 
 
 def create_router(
-    link: BrokerLink, hub: Hub, counts: ReplyCounts, schemas: Schemas | None, in_use: CredentialInUse
+    link: BrokerLink,
+    hub: Hub,
+    counts: ReplyCounts,
+    authentication: Authentication,
+    schemas: Schemas | None,
+    in_use: CredentialInUse,
 ) -> APIRouter:
-    """The call, for one broker link, its hub, what became of requests, schemas where there are some, and what
-    the bridge connects with.
+    """The call, for one broker link, its hub, its callers, what became of requests, its schemas, and what the
+    bridge connects with.
     """
     router = APIRouter(tags=["status"])
 
@@ -180,6 +198,9 @@ def create_router(
             version=version("tidegate-bridge"),
             broker=_broker(link),
             tls=_tls(in_use),
+            authentication=AuthenticationStatus(
+                required=authentication.is_required, faults=authentication.faults
+            ),
             streams=StreamsStatus(
                 open=hub.listeners,
                 ended={reason.reason: count for reason, count in hub.ended.items()},

@@ -11,11 +11,13 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import principal_of
 from app.api.input.body import BodyReader, require_json
 from app.api.input.headers import read_headers, refuse_idempotency_key, refuse_mqtt_headers
 from app.api.input.negotiation import is_named, preferred
 from app.api.input.query import NoQuery, parse_query
 from app.api.input.stream_options import SubscribeQuery, SubscribeRequest
+from app.api.output.answer import NO_STORE
 from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
 from app.api.stream.cloud_event_forms import CloudEventLinesForm, CloudEventStreamForm
@@ -28,6 +30,7 @@ from app.api.stream.forms import (
     RawEventStreamForm,
     RawLinesForm,
 )
+from app.api.stream.holdings import Holdings
 from app.api.stream.outlet import Outlet, Pace
 from app.api.stream.subscriptions import Subscriptions
 from app.api.stream.wheel import Wheel
@@ -48,6 +51,7 @@ class SubscribeRoute(RawRoute):
     Args:
         hub: whom to join.
         subscriptions: makes listeners within the bounds of the settings.
+        holdings: knows who holds which stream.
         bodies: how bodies are read.
         settings: the times of streams.
     """
@@ -56,10 +60,16 @@ class SubscribeRoute(RawRoute):
     methods = ("GET", "POST")
 
     def __init__(
-        self, hub: Hub, subscriptions: Subscriptions, bodies: BodyReader, settings: Settings
+        self,
+        hub: Hub,
+        subscriptions: Subscriptions,
+        holdings: Holdings,
+        bodies: BodyReader,
+        settings: Settings,
     ) -> None:
         super().__init__()
         self._hub = hub
+        self._holdings = holdings
         self._subscriptions = subscriptions
         self._bodies = bodies
         self._usual_pace = Pace(
@@ -93,11 +103,16 @@ class SubscribeRoute(RawRoute):
         form = self._forms[_form(scope, request)]
         # The header first: a browser that connects again repeats the URL of the first time.
         last_event_id = _last_event_id(scope) or request.last_event_id
-        listener, position = await self._subscriptions.open(request, last_event_id, field=field)
+        principal = principal_of(scope)
+        with self._holdings.room(principal):
+            listener, position = await self._subscriptions.open(
+                principal, request, last_event_id, field=field
+            )
+            self._holdings.hold(principal, listener)
         outlet = Outlet(self._hub, listener, form, self._pace(request), self._wheel)
         headers = [
             (b"content-type", form.media_type.encode("ascii")),
-            (b"cache-control", b"no-store"),
+            NO_STORE,
             (b"x-accel-buffering", b"no"),
             (POSITION, str(position).encode("ascii")),
         ]

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import principal_of
 from app.api.input.body import BodyReader, require_text
 from app.api.input.cloud_event import is_structured, require_structured
 from app.api.input.headers import (
@@ -43,6 +44,8 @@ from app.problems import ProblemError, ProblemType
 from app.publishing.cloud_events import STRUCTURED
 from app.publishing.gate import Gate
 from app.publishing.trace_context import with_trace
+from app.security.authorization import Authorization
+from app.security.principal import Principal
 from tidegate.errors import UnsupportedError
 from tidegate.message import NO_PROPERTIES, Message, Properties
 
@@ -73,6 +76,7 @@ class TopicsRoute(RawRoute):
         hub: through which retained messages are read.
         bodies: how bodies are read.
         once: how an Idempotency-Key is honoured.
+        authorization: decides whether a principal may read what is retained.
         retained_timeout_seconds: bound on reading retained messages.
         max_retained_messages: how many of them one answer may hold.
         cloudevents_source: the source of CloudEvents that are made of other messages.
@@ -90,6 +94,7 @@ class TopicsRoute(RawRoute):
         hub: Hub,
         bodies: BodyReader,
         once: Once,
+        authorization: Authorization,
         *,
         retained_timeout_seconds: float,
         max_retained_messages: int,
@@ -101,6 +106,7 @@ class TopicsRoute(RawRoute):
         self._hub = hub
         self._bodies = bodies
         self._once = once
+        self._authorization = authorization
         self._retained_timeout_seconds = retained_timeout_seconds
         self._max_retained_messages = max_retained_messages
         self._cloudevents_source = cloudevents_source
@@ -159,16 +165,19 @@ class TopicsRoute(RawRoute):
         if properties.payload_format:
             require_text(payload, "payload_format" if query.payload_format else PAYLOAD_FORMAT)
         message = Message(topic, payload, query.qos, retain, properties)
+        principal = principal_of(scope)
         key = headers.idempotency_key
         if key is None:
-            await self._publish(message, headers.trace, refusal, send)
+            await self._publish(principal, message, headers.trace, refusal, send)
         else:
             # The trace is another one each time, and does not make it another request.
-            work = partial(self._publish, message, headers.trace, refusal)
-            await self._once.publish(send, key, f"{scope['method']} {self.path_format}", message, work)
+            work = partial(self._publish, principal, message, headers.trace, refusal)
+            operation = f"{scope['method']} {self.path_format}"
+            await self._once.publish(send, principal, key, operation, message, work)
 
     async def _publish(
         self,
+        principal: Principal,
         message: Message,
         trace: list[tuple[bytes, bytes]] | None,
         refusal: ProblemError | None,
@@ -177,6 +186,7 @@ class TopicsRoute(RawRoute):
         """Publish and answer.
 
         Args:
+            principal: who publishes.
             message: with the properties that the request has.
             trace: the headers that become properties where the connection can carry them.
             refusal: what to answer where it can't; without one nothing was asked for, and all is left aside.
@@ -187,13 +197,13 @@ class TopicsRoute(RawRoute):
         if message.properties is not NO_PROPERTIES and self._is_without_properties():
             message = _without_properties(message, refusal)
         try:
-            reason_code = await self._gate.publish(message)
+            reason_code = await self._gate.publish(principal, message)
         except UnsupportedError:
             # The connection came after the request, and speaks 3.1.1.
             if message.properties is NO_PROPERTIES or not self._is_without_properties():
                 raise
             message = _without_properties(message, refusal)
-            reason_code = await self._gate.publish(message)
+            reason_code = await self._gate.publish(principal, message)
         await answer_publish(send, message, reason_code)
 
     async def _delete(self, scope: Scope, send: Send) -> None:
@@ -203,12 +213,13 @@ class TopicsRoute(RawRoute):
         topic = required_topic(scope[REST], query.topic, PATH)
         require_topic(topic)
         message = Message(topic, b"", query.qos, True)
+        principal = principal_of(scope)
         key = headers.idempotency_key
         if key is None:
-            await self._publish(message, None, None, send)
+            await self._publish(principal, message, None, None, send)
         else:
-            work = partial(self._publish, message, None, None)
-            await self._once.publish(send, key, f"DELETE {self.path_format}", message, work)
+            work = partial(self._publish, principal, message, None, None)
+            await self._once.publish(send, principal, key, f"DELETE {self.path_format}", message, work)
 
     async def _get(self, scope: Scope, send: Send) -> None:
         query = parse_query(scope["query_string"], TopicQuery)
@@ -221,6 +232,9 @@ class TopicsRoute(RawRoute):
                 field="topic",
                 hint="ask for the filter behind $share/{name}/",
             )
+        self._authorization.require_subscribe(
+            principal_of(scope), topic_filter, 0, field="topic", action="read"
+        )
         is_list = "+" in topic_filter or "#" in topic_filter
         form = preferred(scope["headers"], LIST_FORMS) if is_list else ""
         try:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Any, Final
 
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import principal_of
 from app.api.input.path import after_prefix
 from app.api.input.query import NoQuery, parse_query
+from app.api.output.handshake import deny
 from app.api.raw_route import RawRoute
+from app.api.stream.holdings import Holdings
 from app.api.stream.socket import Socket
 from app.api.stream.subscriptions import Subscriptions
 from app.hub.hub import Hub
 from app.hub.listener import Listener
-from app.problems import CONTENT_TYPE, ProblemError, ProblemType
+from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
+from app.security.principal import Principal
+from app.security.rates import Rates
 from app.settings import Settings
 
 PATH: Final = "/v1/ws"
 SUBPROTOCOL: Final = "tidegate.v1"
-CLOSE_SECONDS: Final = 1.0
 
 
 class WebSocketRoute(BaseRoute):
@@ -32,14 +34,26 @@ class WebSocketRoute(BaseRoute):
         gate: the way to the broker.
         hub: the hub.
         subscriptions: makes listeners within the bounds of the settings.
-        settings: the bounds, and the origins of web pages that may connect.
+        holdings: knows who holds which WebSocket.
+        settings: the bounds.
+        rates: how often a principal may connect, and send.
     """
 
-    def __init__(self, gate: Gate, hub: Hub, subscriptions: Subscriptions, settings: Settings) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        hub: Hub,
+        subscriptions: Subscriptions,
+        holdings: Holdings,
+        settings: Settings,
+        rates: Rates,
+    ) -> None:
         self._gate = gate
+        self._holdings = holdings
         self._hub = hub
         self._subscriptions = subscriptions
         self._settings = settings
+        self._rates = rates
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether it is a WebSocket at this path."""
@@ -56,44 +70,38 @@ class WebSocketRoute(BaseRoute):
         await receive()
         try:
             parse_query(scope["query_string"], NoQuery)
-            self._check_origin(scope)
             subprotocol = _choose(scope["subprotocols"])
-            listener = await self._join()
+            principal = principal_of(scope)
+            with self._holdings.room(principal):
+                listener = await self._join(principal)
+                self._holdings.hold(principal, listener)
         except ProblemError as problem:
-            await _deny(receive, send, problem)
+            await deny(receive, send, problem)
             return
-        socket = Socket(listener, self._gate, self._hub, self._subscriptions, self._settings)
+        socket = Socket(
+            principal,
+            listener,
+            self._gate,
+            self._hub,
+            self._subscriptions,
+            self._settings,
+            self._rates.requests,
+        )
         await socket.run(scope, receive, send, subprotocol)
 
-    async def _join(self) -> Listener:
+    async def _join(self, principal: Principal) -> Listener:
         if self._hub.listeners >= self._settings.max_streams:
             raise ProblemError(
                 ProblemType.TOO_MANY_STREAMS,
-                f"{self._settings.max_streams} streams are open: as many as may be",
+                f"{self._settings.max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS allows",
             )
+        if self._rates.streams is not None:
+            self._rates.streams.take(principal.bounded_as)
         listener = Listener([], is_resumable=False)
         await self._hub.join(listener)
         if listener.close_reason is not None:
             raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; connect again in a moment")
         return listener
-
-    def _check_origin(self, scope: Scope) -> None:
-        """A browser lets any page open a WebSocket to anywhere, and says whose page it is (RFC 6455 §10.2).
-
-        Raises:
-            ProblemError: FORBIDDEN for a page that is neither the bridge's own nor named in the settings.
-        """
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        own = headers.get(b"host", b"").decode("latin-1")
-        if not origin or origin.partition("://")[2] == own or origin in self._settings.cors_origins:
-            return
-        raise ProblemError(
-            ProblemType.FORBIDDEN,
-            f"web pages of {origin} may not connect",
-            field="Origin",
-            hint="add the origin to TIDEGATE_CORS_ORIGINS",
-        )
 
 
 class UpgradeRoute(RawRoute):
@@ -123,16 +131,3 @@ def _choose(offered: list[str]) -> str | None:
             hint=f"new WebSocket(url, {SUBPROTOCOL!r})",
         )
     return SUBPROTOCOL if offered else None
-
-
-async def _deny(receive: Receive, send: Send, problem: ProblemError) -> None:
-    headers = [(b"content-type", CONTENT_TYPE.encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-    await send({"type": "websocket.http.response.start", "status": problem.kind.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": problem.body()})
-    # The server says once that it is over, and once that the connection is closed; it takes an application
-    # that returns in between for one that never answered.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await receive()
-            await receive()

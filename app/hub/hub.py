@@ -189,6 +189,9 @@ class Hub:
         if listener in self._listeners:
             self._listeners.discard(listener)
             self._internal -= listener.is_internal
+            if listener.owner is not None:
+                owner, listener.owner = listener.owner, None
+                owner.left(listener)
         if self._is_delivering:
             self._leaving.append(listener)
         else:

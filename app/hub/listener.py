@@ -36,6 +36,7 @@ class CloseReason(Enum):
     SHUTDOWN = ("shutdown", True)
     LIFETIME = ("lifetime", True)
     TOKEN_EXPIRED = ("token_expired", False)
+    TOKEN_REVOKED = ("token_revoked", False)
     TOO_SLOW = ("too_slow", True)
     REFUSED = ("refused", False)
     SERVER_LIMIT = ("server_limit", True)
@@ -62,6 +63,13 @@ class Writer(Protocol):
         """Take what is pending and write it; or be blocked, and do so later."""
 
 
+class Owner(Protocol):
+    """Whoever counts a listener as its own."""
+
+    def left(self, listener: Listener) -> None:
+        """The listener has left the hub."""
+
+
 class Listener:
     """A stream's end of the hub.
 
@@ -79,6 +87,7 @@ class Listener:
     Attributes:
         is_internal: it belongs to the bridge itself, and counts as no stream.
         own_filters: the filters that are not shared, in an order that does not depend on the client's.
+        owner: who counts it as its own; None for nobody.
         digest: that of the filters, for ids; set by the hub.
         is_due: there is something to take, or the listener was closed since it was taken from last.
         close_reason: why it was closed; None as long as it is open.
@@ -105,6 +114,8 @@ class Listener:
         "is_due",
         "is_resumable",
         "own_filters",
+        "owner",
+        "owner",
         "qos",
         "replay_bytes",
         "replays_since",
@@ -127,6 +138,7 @@ class Listener:
     ) -> None:
         self.filters = tuple(dict.fromkeys(filters))
         self.digest = ""
+        self.owner: Owner | None = None
         own = tuple(sorted(each for each in self.filters if split_share(each)[0] is None))
         self.own_filters = self.filters if own == self.filters else own
         self.qos = qos

@@ -22,6 +22,7 @@ from typing import Final
 from app.problems import ProblemError, ProblemType, problem_of
 from app.publishing.gate import Gate
 from app.publishing.outcomes import Outcomes
+from app.security.principal import Principal
 from tidegate.errors import MQTTError, QueueFullError, refusal
 from tidegate.message import Message
 
@@ -35,15 +36,23 @@ class Batch:
 
     Args:
         gate: the way to the broker.
+        principal: who publishes.
         outcomes: who is told what became of them.
         publish_timeout_seconds: how long a message may take.
         max_waiting: messages that the waiting room takes.
     """
 
     def __init__(
-        self, gate: Gate, outcomes: Outcomes, *, publish_timeout_seconds: float, max_waiting: int
+        self,
+        gate: Gate,
+        principal: Principal,
+        outcomes: Outcomes,
+        *,
+        publish_timeout_seconds: float,
+        max_waiting: int,
     ) -> None:
         self._gate = gate
+        self._principal = principal
         self._outcomes = outcomes
         self._timeout_seconds = publish_timeout_seconds
         self._half_room = max(max_waiting // 2, 1)
@@ -97,7 +106,7 @@ class Batch:
     async def _submit(self, message: Message) -> None:
         while True:
             try:
-                future = self._gate.submit(message)
+                future = self._gate.submit(self._principal, message, field="/topic")
             except ProblemError as problem:
                 self._refuse(problem)
                 return

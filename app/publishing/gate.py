@@ -3,8 +3,10 @@
 Rules:
 
 1. Every call of the API that publishes goes through ``Gate``; nothing else of the service does.
-2. A check looks at one message and returns, or raises ``ProblemError``; it neither waits nor changes it.
-3. A message that a check refuses is never sent.
+2. Whether the principal may comes first, so that nobody learns what is checked of topics of others.
+3. How often comes next; what the broker has no room for is not counted.
+4. A check looks at one message and returns, or raises ``ProblemError``; it neither waits nor changes it.
+5. A message that a check refuses is never sent.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from typing import Any
 
 from app.broker.link import BrokerLink
 from app.problems import ProblemError, ProblemType
+from app.security.authorization import Authorization
+from app.security.principal import Principal
+from app.security.rates import Rate
 from tidegate.connection import BrokerLimits
+from tidegate.errors import QueueFullError
 from tidegate.message import Message
 
 Check = Callable[[Message], None]
@@ -26,12 +32,22 @@ class Gate:
 
     Args:
         link: the broker.
-        checks: what each message has to pass, in order.
+        authorization: decides whether a principal may.
+        checks: what each message has to pass besides, in order.
+        rate: how often a principal may; None where that is not bounded.
     """
 
-    def __init__(self, link: BrokerLink, checks: Sequence[Check] = ()) -> None:
+    def __init__(
+        self,
+        link: BrokerLink,
+        authorization: Authorization,
+        checks: Sequence[Check] = (),
+        rate: Rate | None = None,
+    ) -> None:
         self._link = link
+        self._authorization = authorization
         self._checks = tuple(checks)
+        self._rate = rate
         self._has_stopped = False
 
     @property
@@ -54,40 +70,61 @@ class Gate:
         self._has_stopped = True
         self._link.session.expire()
 
-    def publish(self, message: Message) -> Coroutine[Any, Any, int]:
+    def publish(
+        self, principal: Principal, message: Message, *, field: str = "topic"
+    ) -> Coroutine[Any, Any, int]:
         """Publish, and return the broker's reason code, below 0x80.
 
+        Args:
+            principal: who publishes.
+            message: the message.
+            field: where its topic came from, for a problem.
+
         Raises:
-            ProblemError: a check refuses the message, or the bridge stops (SHUTTING_DOWN).
+            ProblemError: the principal may not (NOT_GRANTED, RESERVED_TOPIC), or not so often
+                (TOO_MANY_REQUESTS), a check refuses the message, or the bridge stops (SHUTTING_DOWN).
             MQTTError: what ``Session.publish`` raises.
         """
-        self._check(message)
+        self._check(principal, message, field)
         return self._link.publish(message)
 
     def submit(
         self,
+        principal: Principal,
         message: Message,
         *,
+        field: str = "topic",
         timeout_seconds: float | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> asyncio.Future[int]:
         """Publish without waiting: the future has the reason code, also a refusing one, or the error.
 
         Args:
+            principal: who publishes.
             message: the message.
+            field: where its topic came from, for a problem.
             timeout_seconds: bound on the wait for its turn and for the acknowledgement together; that of the
                 settings where it is left out.
             on_sent: called when the message is handed to the connection, maybe before this returns.
 
         Raises:
-            ProblemError: a check refuses the message, or the bridge stops (SHUTTING_DOWN).
+            ProblemError: the principal may not, or not so often, a check refuses the message, or the bridge
+                stops.
             QueueFullError: the waiting room is full, and nothing was sent.
         """
-        self._check(message)
-        return self._link.submit(message, timeout_seconds=timeout_seconds, on_sent=on_sent)
+        self._check(principal, message, field)
+        try:
+            return self._link.submit(message, timeout_seconds=timeout_seconds, on_sent=on_sent)
+        except QueueFullError:
+            if self._rate is not None:  # a batch tries again, with the same message
+                self._rate.give_back(principal.bounded_as)
+            raise
 
-    def _check(self, message: Message) -> None:
+    def _check(self, principal: Principal, message: Message, field: str) -> None:
         if self._has_stopped:
             raise ProblemError(ProblemType.SHUTTING_DOWN, "the bridge stops; nothing was sent")
+        self._authorization.require_publish(principal, message, field=field)
+        if self._rate is not None:
+            self._rate.take(principal.bounded_as)
         for check in self._checks:
             check(message)

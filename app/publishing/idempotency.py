@@ -29,7 +29,6 @@ from app.publishing.idempotency_store import HEADER, Answer, Entry, State, Store
 from tidegate.errors import MQTTError, OutcomeUnknownError, RefusedError
 from tidegate.message import Message
 
-EVERYBODY: Final = "everybody"
 """Whose keys they are, as long as the bridge cannot tell its callers apart."""
 
 CLOSE_SECONDS: Final = 2.0
@@ -80,7 +79,7 @@ class Idempotency:
         return self._store.memory
 
     async def once(
-        self, key: str, fingerprint: bytes, *, qos: int, work: Work, late: Late, scope: str = EVERYBODY
+        self, key: str, fingerprint: bytes, *, qos: int, work: Work, late: Late, scope: str
     ) -> tuple[Answer, bool]:
         """Do the work, or answer as the first request with this key was answered.
 

@@ -27,6 +27,7 @@ from app.publishing.gate import Gate
 from app.publishing.replies import End, Inbox, OwnInbox, Pending, ReplyCounts
 from app.publishing.reply_topics import FixedInbox
 from app.publishing.trace_context import with_trace
+from app.security.principal import Principal
 from app.settings import Settings
 from tidegate.errors import MQTTTimeoutError, OutcomeUnknownError, RefusedError, refusal
 from tidegate.message import NO_PROPERTIES, Message
@@ -38,6 +39,7 @@ class Question:
     """What is asked.
 
     Attributes:
+        principal: who asks.
         message: the request, without response topic and correlation data.
         timeout_seconds: how long the caller waits, from the arrival of its request on.
         deadline: when that is over, in seconds on the loop's clock.
@@ -46,6 +48,7 @@ class Question:
         trace: the headers that become properties where the connection can carry them.
     """
 
+    principal: Principal
     message: Message
     timeout_seconds: float
     deadline: float
@@ -146,7 +149,10 @@ class Requests:
         """
         loop = asyncio.get_running_loop()
         publishing = self._gate.submit(
-            message, timeout_seconds=max(question.deadline - loop.time(), 0.0), on_sent=pending.sent
+            question.principal,
+            message,
+            timeout_seconds=max(question.deadline - loop.time(), 0.0),
+            on_sent=pending.sent,
         )
         try:
             either: set[asyncio.Future[Any]] = {publishing, pending.ended}

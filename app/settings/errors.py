@@ -8,14 +8,22 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import DirectoryPath, FilePath, SecretStr, ValidationError
+from pydantic import AfterValidator, DirectoryPath, FilePath, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from app.settings import Settings
+from app.settings.limits import check_rate
 from app.settings.sources import PREFIX, variable
 
 _SECRETS: Final = frozenset(
-    {"broker_url", "broker_password", "credentials_key", "credentials_passphrase", "redis_url"}
+    {
+        "broker_url",
+        "broker_password",
+        "credentials_key",
+        "credentials_passphrase",
+        "jwt_key",
+        "redis_url",
+    }
 )
 _SERVICE_LINKS: Final = (
     "Kubernetes sets it for a Service named 'tidegate'; set enableServiceLinks: false in the pod"
@@ -33,6 +41,8 @@ def describe_errors(error: ValidationError) -> str:
 
 def allowed(field: FieldInfo) -> str:
     """What a setting may be, in words that end a sentence: ``a whole number from 0 to 65535``."""
+    if any(isinstance(each, AfterValidator) and each.func is check_rate for each in field.metadata):
+        return "a rate, as in `100/second` or `1000 per 5 minutes`"
     kind: Any = field.annotation
     if get_origin(kind) in {Union, UnionType}:
         kind = next(each for each in get_args(kind) if each is not NoneType)
@@ -40,7 +50,7 @@ def allowed(field: FieldInfo) -> str:
         return "one of " + ", ".join(get_args(kind))
     if get_origin(kind) is tuple:
         return "a list with commas"
-    if kind == FilePath:
+    if kind in (FilePath, Path):
         return "the path of a file"
     if kind == DirectoryPath:
         return "the path of a directory"

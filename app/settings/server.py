@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, DirectoryPath, Field, field_validator, model_validator
+from pydantic import BeforeValidator, DirectoryPath, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 
@@ -25,8 +25,8 @@ class ServerSettings(BaseSettings):
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="The address to listen on. One other than loopback needs `TIDEGATE_INSECURE=1` as long "
-        "as the bridge has no authentication.",
+        description="The address to listen on. One other than loopback needs authentication "
+        "([authentication.md](authentication.md)), or `TIDEGATE_INSECURE=1`.",
         examples=["::1"],
     )
     port: int = Field(8080, ge=0, le=65_535, description="The TCP port; 0 for any free one.", examples=[8081])
@@ -43,10 +43,17 @@ class ServerSettings(BaseSettings):
         "its own pages may.",
         examples=["https://panel.example,https://plant.example"],
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Host names by which the bridge may be called, with commas between them, besides "
+        "addresses and `localhost`. Left out, any name will do where there is authentication or where "
+        "`TIDEGATE_INSECURE` opens another address than loopback.",
+        examples=["bridge.example,tidegate.plant.svc"],
+    )
     insecure: bool = Field(
         False,
-        description="Listen on an address other than loopback, with no authentication: whoever reaches the "
-        "port may read and publish everything that the broker lets the bridge.",
+        description="Listen on an address other than loopback also with no authentication: whoever reaches "
+        "the port may read and publish everything that the broker lets the bridge.",
         examples=["1"],
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
@@ -75,15 +82,13 @@ class ServerSettings(BaseSettings):
                 )
         return origins
 
-    @model_validator(mode="after")
-    def _check_host(self) -> Self:
-        if not (self.insecure or is_loopback(self.host)):
-            raise ValueError(
-                f"TIDEGATE_HOST={self.host!r} is not loopback, and this version has no authentication: "
-                "whoever reaches the port could read and publish everything; listen on 127.0.0.1 behind a "
-                "proxy that authenticates, or set TIDEGATE_INSECURE=1"
-            )
-        return self
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if set("/:*@?# ") & set(host):
+                raise ValueError(f"{host!r} is no host name; write it alone, as in bridge.example")
+        return hosts
 
 
 def is_loopback(host: str) -> bool:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
+from pydantic import model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,15 +25,27 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.settings.audit import AuditSettings
 from app.settings.broker import BrokerSettings
 from app.settings.credentials import CredentialSettings
+from app.settings.limits import LimitSettings
 from app.settings.publishing import PublishingSettings
-from app.settings.server import ServerSettings
+from app.settings.security import SecuritySettings
+from app.settings.server import ServerSettings, is_loopback
 from app.settings.sources import PREFIX, UnknownNames, unknown_names
 from app.settings.streams import StreamSettings
 
 
-class Settings(ServerSettings, StreamSettings, PublishingSettings, CredentialSettings, BrokerSettings):
+class Settings(
+    AuditSettings,
+    ServerSettings,
+    LimitSettings,
+    SecuritySettings,
+    StreamSettings,
+    PublishingSettings,
+    CredentialSettings,
+    BrokerSettings,
+):
     """The bridge's settings; made once, at the start, and never changed.
 
     Raises:
@@ -46,6 +60,17 @@ class Settings(ServerSettings, StreamSettings, PublishingSettings, CredentialSet
         hide_input_in_errors=True,
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="after")
+    def _check_host(self) -> Self:
+        if not (self.insecure or self.has_authentication or is_loopback(self.host)):
+            raise ValueError(
+                f"TIDEGATE_HOST={self.host!r} is not loopback, and there is no authentication: whoever "
+                "reaches the port could read and publish everything; make an API key "
+                "(docs/authentication.md), listen "
+                "on 127.0.0.1 behind a proxy that authenticates, or set TIDEGATE_INSECURE=1"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -47,6 +47,13 @@ class StreamSettings(BaseSettings):
         1000, ge=1, description="Topic filters that one stream may name.", examples=[10]
     )
     max_streams: int = Field(10_000, ge=1, description="Streams that may be open at once.", examples=[500])
+    max_streams_per_principal: int = Field(
+        1000,
+        ge=1,
+        description="Streams and WebSockets that one principal may have open at once; of no meaning without "
+        "authentication.",
+        examples=[20],
+    )
     journal_max_messages: int = Field(
         100_000,
         ge=0,

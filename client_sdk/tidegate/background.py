@@ -18,26 +18,41 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from tidegate.errors import NotConnectedError
+from tidegate.log_thread import log_thread
+
 T = TypeVar("T")
 Call = TypeVar("Call", bound=Callable[[], None])
 
 OF_THE_PARENT: Final = "the connection is that of the parent process; make a new client after fork"
 
+CANNOT_START: Final = (
+    "the SDK's thread cannot be started, since the program ends; for threads that go on, which Python 3.12.0 "
+    "to 3.12.2 does not allow for (CPython issue 113964), connect before the main thread ends"
+)
+
 EXIT_SECONDS: Final = 5.0
 """How long the end of a program may wait for brokers."""
+
+LOG_EXIT_SECONDS: Final = 1.0
+"""How long it may wait for log records, before that and after it."""
 
 
 class ThreadForEachCall(ThreadPoolExecutor):
     """Runs what blocks (a look-up of a name, a TLS handshake) in a daemon thread of its own.
 
     A pool takes no work any more once the main thread has ended, though other threads may publish for days.
+    Where no thread can be started then either (``CANNOT_START``), the caller's does the work.
     """
 
     def submit(self, call: Callable[..., T], /, *args: Any, **named: Any) -> Future[T]:
         """Begin; the future has the outcome."""
         future: Future[T] = Future()
         thread = threading.Thread(target=self._run, args=(future, call, args, named), daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self._run(future, call, args, named)
         return future
 
     @staticmethod
@@ -54,10 +69,12 @@ class BackgroundLoop:
 
     Args:
         name: the thread's name.
+        begin: called first on the thread.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, begin: Callable[[], None] | None = None) -> None:
         self._name = name
+        self._begin = begin
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id: int | None = None
@@ -67,20 +84,33 @@ class BackgroundLoop:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, running; it is started where it is not."""
+        """The loop, running; it is started where it is not.
+
+        Raises:
+            NotConnectedError: the program ends, and no thread can be started any more.
+        """
         if self._loop is not None:
             return self._loop
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 loop.set_default_executor(ThreadForEachCall())
-                threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True).start()
+                except RuntimeError as error:
+                    loop.close()
+                    raise NotConnectedError(CANNOT_START) from error
                 self._loop = loop
             return self._loop
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop, without waiting for it."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            loop = self.loop
+        except NotConnectedError:
+            work.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(work, loop)
 
     def submit_call(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Call and run on the loop without waiting; nothing happens where no loop runs."""
@@ -133,6 +163,8 @@ class BackgroundLoop:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._thread_id = threading.get_ident()
+        if self._begin is not None:
+            self._begin()
         asyncio.set_event_loop(loop)
         loop.run_forever()
 
@@ -157,15 +189,18 @@ def at_exit(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Corou
 
     def run() -> None:
         if engine.has_started:
+            log_thread.flush(LOG_EXIT_SECONDS)  # a handler that publishes still can
             with contextlib.suppress(TimeoutError):
                 engine.submit(work()).result(EXIT_SECONDS)
+            log_thread.end(LOG_EXIT_SECONDS)
 
     atexit.register(run)
     return work
 
 
-engine: Final = BackgroundLoop("tidegate engine")
+engine: Final = BackgroundLoop("tidegate engine", begin=log_thread.serve_this_thread)
 handlers: Final = BackgroundLoop("tidegate handlers")
 
+at_fork_in_child(log_thread.forget)
 at_fork_in_child(engine.forget)
 at_fork_in_child(handlers.forget)

@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: MQTTError, code: int) -> int:
-    sys.stderr.write(f"tidegate: {' '.join(str(error).split())}\n")
+    if sys.stderr is not None:  # closed by the caller
+        sys.stderr.write(f"tidegate: {' '.join(str(error).split())}\n")
     return code
 
 
@@ -151,12 +152,19 @@ async def _payloads(options: argparse.Namespace) -> AsyncIterator[bytes]:
 
 async def _standard_input() -> AsyncIterator[bytes]:
     """Read past Python's buffer, whose lock would hold up the end of the program while nothing comes."""
+    if sys.stdin is None:
+        raise ConfigurationError("standard input is closed: give the payload with -m, or open it")
     asyncio.get_running_loop().set_default_executor(ThreadForEachCall())
-    while octets := await asyncio.to_thread(os.read, sys.stdin.fileno(), READ_BYTES):
-        yield octets
+    try:
+        while octets := await asyncio.to_thread(os.read, sys.stdin.fileno(), READ_BYTES):
+            yield octets
+    except OSError as error:
+        raise ConfigurationError(f"standard input cannot be read: {error.strerror}; give -m") from error
 
 
 async def _subscribe(options: argparse.Namespace) -> int:
+    if sys.stdout is None:
+        raise ConfigurationError("standard output is closed: open it, or send it to a file")
     named_filters([(each, options.qos) for each in options.topic])
     remaining = options.count
     async with AsyncSubscriber(options.url) as subscriber:

@@ -14,6 +14,9 @@ from uuid import UUID
 
 from tidegate.errors import PayloadError
 
+_BYTES: Final = (bytes, bytearray, memoryview)
+"""Made once: a union that stands where it is used is made for each call."""
+
 
 @runtime_checkable
 class Formatter(Protocol):
@@ -43,7 +46,7 @@ class JSONFormatter:
         Raises:
             PayloadError: it holds something that JSON has no form for, NaN and infinities included.
         """
-        if isinstance(payload, bytes | bytearray | memoryview):
+        if isinstance(payload, _BYTES):
             return bytes(payload)
         try:
             return _encode(payload).encode("utf-8")

@@ -137,7 +137,7 @@ class AsyncPublisher(AsyncClient):
             qos: quality of service of the request.
             properties: further MQTT 5 properties; the response topic and the correlation data are made here.
             response_topic: the topic that the device answers on by itself, for one that speaks MQTT 3.1.1.
-                Requests of this client with the same one take turns.
+                Requests of this process with the same one take turns at a broker; at a bridge all do.
 
         Raises:
             MQTTTimeoutError: the request was acknowledged, or at QoS 0 sent, and no reply came in time.

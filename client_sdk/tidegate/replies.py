@@ -7,9 +7,9 @@ Rules:
    data too; where a reply has correlation data, that has to agree.
 2. The subscription is there before the request is sent, since a reply may overtake the acknowledgement.
 3. A retained message is no reply: it was there before.
-4. On a response topic that is named, requests take turns, since replies of devices that know no correlation
-   data cannot be told apart. After one without a reply the topic is left alone for a while, or until the late
-   reply has come.
+4. On a response topic that is named, the requests of all clients of the process take turns
+   (``tidegate.reply_turns``). After one without a reply the topic is left alone for a while, or until the
+   late reply has come.
 5. The time-out bounds everything: the subscription, the turn, the publish and the wait.
 """
 
@@ -33,6 +33,7 @@ from tidegate.errors import (
 )
 from tidegate.message import Message
 from tidegate.reason_codes import NO_MATCHING_SUBSCRIBERS
+from tidegate.reply_turns import take_turn
 from tidegate.transports.transport import Receive, SessionTransport
 
 PREFIX: Final = "tidegate/replies"
@@ -54,29 +55,17 @@ class _Pending:
         self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self.is_sent = False
 
-    def take(self, message: Message) -> bool:
-        """Whether a message is the reply; the first one counts."""
+    def take(self, message: Message) -> None:
+        """A message came on a topic of this request's own; the first one that may be the reply counts."""
         correlation_data = message.properties.correlation_data
-        if message.retain or correlation_data not in (None, self.token.encode("ascii")):
-            return False
-        if not self.reply.done():
+        is_reply = not message.retain and correlation_data in (None, self.token.encode("ascii"))
+        if is_reply and not self.reply.done():
             self.reply.set_result(message)
-        return True
 
-
-class _NamedTopic:
-    """A response topic that a device has by itself, and who wants it."""
-
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.users = 0
-        self.pending: _Pending | None = None
-        self.is_settled = asyncio.Event()
-
-    def receive(self, message: Message) -> None:
-        """A message came; what comes before the request is sent is no reply."""
-        if self.pending is not None and self.pending.is_sent and self.pending.take(message):
-            self.is_settled.set()
+    def take_named(self, message: Message) -> None:
+        """A message came on a named topic; what comes before the request is sent is no reply."""
+        if self.is_sent:
+            self.take(message)
 
 
 class Replies:
@@ -94,7 +83,6 @@ class Replies:
         self._root = f"{PREFIX}/{secrets.token_hex(8)}/"
         self._receive = self._on_loop(self._take)
         self._pending: dict[str, _Pending] = {}
-        self._named: dict[str, _NamedTopic] = {}
         self._opening: asyncio.Task[None] | None = None
         self._finishing: set[asyncio.Task[None]] = set()
 
@@ -111,30 +99,26 @@ class Replies:
         deadline = self._loop.time() + timeout_seconds
         if response_topic is None:
             return await self._ask(message, timeout_seconds, deadline)
-        topic = self._named.setdefault(response_topic, _NamedTopic())
-        topic.users += 1
+        longest = timeout_seconds + self._settle_seconds
         try:
             async with asyncio.timeout_at(deadline):
-                await topic.turn.acquire()
-        except BaseException as error:
-            self._leave(response_topic, topic)
-            if isinstance(error, TimeoutError):
-                raise QueueFullError(
-                    f"other requests had {response_topic!r} for {timeout_seconds:g} s; nothing was sent",
-                    topic=message.topic,
-                ) from None
-            raise
-        topic.is_settled.clear()
-        topic.pending = pending = _Pending()
-        receive = self._on_loop(topic.receive)
+                turn = await take_turn(self._transport.broker, response_topic, longest)
+        except TimeoutError:
+            raise QueueFullError(
+                f"other requests had {response_topic!r} for {timeout_seconds:g} s; nothing was sent",
+                topic=message.topic,
+            ) from None
+        pending = _Pending()
+        receive = self._on_loop(pending.take_named)
         try:
             await self._within(deadline, self._transport.subscribe([(response_topic, QOS)], receive))
             request = self._addressed(message, pending, timeout_seconds, response_topic)
             return await self._exchange(request, pending, timeout_seconds, deadline)
         finally:
-            task = asyncio.create_task(self._finish(response_topic, topic, receive))
+            task = asyncio.create_task(self._finish(pending, receive))
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
+            task.add_done_callback(lambda _: turn.end())
 
     def end(self) -> None:
         """The client is disconnected."""
@@ -227,25 +211,12 @@ class Replies:
         if pending is not None:
             pending.take(message)
 
-    async def _finish(self, name: str, topic: _NamedTopic, receive: Receive) -> None:
-        """Hand the turn on, once no late reply can be taken for the next one's."""
-        try:
-            pending = topic.pending
-            if pending is not None and pending.is_sent and not _succeeded(pending.reply):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settle_seconds):
-                        await topic.is_settled.wait()
-            topic.pending = None
-            with contextlib.suppress(MQTTError):  # the broker forgets it with the connection
-                await self._transport.unsubscribe(receive)
-        finally:
-            topic.turn.release()
-            self._leave(name, topic)
-
-    def _leave(self, name: str, topic: _NamedTopic) -> None:
-        topic.users -= 1
-        if not topic.users:
-            del self._named[name]
+    async def _finish(self, pending: _Pending, receive: Receive) -> None:
+        """Follow a named topic until no late reply can be taken for the next request's."""
+        if pending.is_sent and not pending.reply.done():
+            await asyncio.wait([pending.reply], timeout=self._settle_seconds)
+        with contextlib.suppress(MQTTError):  # the broker forgets it with the connection
+            await self._transport.unsubscribe(receive)
 
     def _on_loop(self, call: Receive) -> Receive:
         """The same on this client's loop, wherever it is called."""

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final, TypeVar
 
 from tidegate.background import at_fork_in_child, engine
@@ -93,6 +93,11 @@ class SharedTransport:
         self._told.append(tell)
         if self._joined is not None:
             self._joined.transport.watch(tell)
+
+    @property
+    def broker(self) -> Hashable:
+        """``DirectTransport.broker``."""
+        return self._spare.broker
 
     def has_properties(self) -> bool:
         """``DirectTransport.has_properties``."""

@@ -21,6 +21,7 @@ from typing import Any, Final, Self, TypeVar
 from tidegate import detour
 from tidegate.connection import ConnectOptions
 from tidegate.formatters import Formatter, JSONFormatter
+from tidegate.log_thread import log_thread
 from tidegate.memory import Action, MemoryBroker
 from tidegate.message import NO_PROPERTIES, Message, Properties
 from tidegate.outgoing import make_message
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 WAIT_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.005
+LOG_SECONDS: Final = 1.0
+"""How long the end of a broker waits for log records, so that they are the test's that caused them."""
 
 
 class FakeBroker(MemoryBroker):
@@ -190,6 +193,7 @@ class FakeBroker(MemoryBroker):
         self.thaw()
         detour.end(self.connect)
         self.stop(forget=True)
+        log_thread.flush(LOG_SECONDS)
 
 
 def _covers(wide: str, narrow: str) -> bool:

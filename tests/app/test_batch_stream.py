@@ -120,7 +120,7 @@ def test_a_reader_that_takes_nothing_is_let_go(mosquitto: Mosquitto, accept: str
 def test_an_array_whose_answer_is_not_read(mosquitto: Mosquitto, key: str) -> None:
     """The answer waits for so long, with a key too, and leaves no task behind."""
     body = json.dumps([0] * 30_000).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n{key}"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{key}"
     with running_bridge(mosquitto.url, stream_send_timeout_seconds=0.5) as bridge, socket.socket() as client:
         before = tasks(bridge)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

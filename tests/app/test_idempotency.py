@@ -100,7 +100,7 @@ async def once(
     keys: Idempotency, key: str, work: Work, *, request: bytes = REQUEST, qos: int = 1, late: Late = told
 ) -> tuple[Answer, bool]:
     """``Idempotency.once``, with the test's usual request."""
-    return await keys.once(key, request, qos=qos, work=work, late=late)
+    return await keys.once(key, request, qos=qos, work=work, late=late, scope="whoever")
 
 
 async def refused(doing: Awaitable[object]) -> ProblemError:

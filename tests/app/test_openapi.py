@@ -11,6 +11,7 @@ from app.api.input.query import ClearQuery, PublishQuery, RetainedQuery, TopicQu
 from app.api.input.request_options import RequestQuery
 from app.api.input.stream_options import SubscribeRequest
 from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
+from app.api.tickets import TicketAnswer, TicketRequest
 from app.problems import Problem, ProblemType
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.mosquitto import Mosquitto
@@ -39,6 +40,8 @@ OPERATIONS = {
     "test_credential": ("post", "/v1/credentials/{name}/test"),
     "activate_credential": ("post", "/v1/credentials/{name}/activate"),
     "list_activations": ("get", "/v1/credentials/{name}/activations"),
+    "get_principal": ("get", "/v1/principal"),
+    "create_ticket": ("post", "/v1/tickets"),
     "get_livez": ("get", "/livez"),
     "get_readyz": ("get", "/readyz"),
 }
@@ -197,7 +200,16 @@ def test_the_pattern_tells_what_a_user_property_is(
 def test_the_examples_are_what_the_models_take(document: dict[str, Any]) -> None:
     """An example that a reader copies works."""
     schemas = document["components"]["schemas"]
-    for model in (BatchAnswer, PublishRequest, PublishAnswer, RetainedMessage, SubscribeRequest, Problem):
+    for model in (
+        BatchAnswer,
+        PublishRequest,
+        PublishAnswer,
+        RetainedMessage,
+        SubscribeRequest,
+        TicketAnswer,
+        TicketRequest,
+        Problem,
+    ):
         examples = schemas[model.__name__]["examples"]
         assert examples
         for example in examples:
@@ -230,7 +242,10 @@ def test_every_problem_is_documented_where_it_happens(document: dict[str, Any]) 
         ProblemType.BAD_REQUEST,
         ProblemType.NOT_FOUND,
         ProblemType.METHOD_NOT_ALLOWED,
-        ProblemType.UNAUTHENTICATED,
+        ProblemType.HEADER_TIMEOUT,
+        ProblemType.TARGET_TOO_LONG,
+        ProblemType.HEADERS_TOO_LARGE,
+        ProblemType.TOO_MANY_CONNECTIONS,
     }
     assert found == {kind.slug for kind in ProblemType if kind not in of_any_path}
 

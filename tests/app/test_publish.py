@@ -425,7 +425,7 @@ async def test_a_client_that_leaves_amid_its_body_publishes_nothing(bridge: Brid
     """Half a body is no message."""
     with socket.create_connection((LOOPBACK, bridge.port)) as connection:
         connection.sendall(
-            b"POST /v1/topics/publish/half HTTP/1.1\r\nHost: b\r\nContent-Length: 10\r\n\r\nhalf"
+            b"POST /v1/topics/publish/half HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nhalf"
         )
     bridge.client.post("/v1/topics/publish/whole", content=b"x")
     assert (await follower.message()).topic == "publish/whole"

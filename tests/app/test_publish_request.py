@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.input.publish_request import MAX_DEPTH, read_message
+from app.api.input.publish_request import read_message
 from app.api.models import PublishRequest
+from app.api.output.refusals import MAX_DEPTH
 from app.problems import ProblemError, ProblemType
 
 VALUES: st.SearchStrategy[Any] = st.recursive(

@@ -848,7 +848,9 @@ async def test_a_reply_that_is_too_much_ends_the_gathering(
 async def test_a_body_slower_than_the_time_out_is_408(bridge: Bridge) -> None:
     """The time-out counts from the arrival of the request; what is over then is not sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
-    writer.write(b"POST /v1/requests/a?timeout=0.05 HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\nx")
+    writer.write(
+        b"POST /v1/requests/a?timeout=0.05 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\nx"
+    )
     longer = await post(bridge.port, "/v1/requests/ask/nobody?timeout=0.5")
     assert problem(longer) == "no-reply"
     writer.write(b"y")

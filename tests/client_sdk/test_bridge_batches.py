@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.asked import Requests
 from tests.support.bridge import running_bridge
+from tests.support.made_up_bridge import MadeUpBridge
 from tests.support.mosquitto import Mosquitto
 from tidegate import (
     AsyncPublisher,
@@ -16,6 +17,7 @@ from tidegate import (
     MQTTError,
     NotAuthorizedError,
     PublishResult,
+    QueueFullError,
     UnsupportedError,
 )
 from tidegate.message import Properties
@@ -175,3 +177,52 @@ async def test_a_bridge_with_a_small_body_gets_smaller_batches(mosquitto: Mosqui
                 return_exceptions=True,
             )
     assert not [each for each in results if isinstance(each, MQTTError)]
+
+
+async def publish_all(publisher: AsyncPublisher, *messages: str) -> list[object]:
+    """Publish ``topic:payload`` at once; what became of each."""
+    each_split = [each.split(":") for each in messages]
+    return await asyncio.gather(
+        *(publisher.publish(topic, payload.encode()) for topic, payload in each_split), return_exceptions=True
+    )
+
+
+async def test_what_follows_on_a_topic_waits_for_what_is_tried_again() -> None:
+    """Messages refused for later leave again in their order, before those that came meanwhile."""
+    with MadeUpBridge() as bridge:
+        async with asyncio.timeout(SECONDS):
+            publisher = AsyncPublisher(bridge.url)
+            bridge.retry_after = "2"
+            for each in ("a:1", "a:2"):
+                bridge.refuse(each, "broker-unavailable", 503)
+            first = asyncio.ensure_future(publish_all(publisher, "a:1", "b:1", "a:2", "c:1"))
+            while not bridge.requests:
+                await asyncio.sleep(0.01)
+            later = asyncio.ensure_future(publish_all(publisher, "a:3"))
+            assert await publish_all(publisher, "b:2") == [PublishResult("b", 1, False, 0, "Success")]
+            assert not first.done()
+            assert all(isinstance(each, PublishResult) for each in (*await first, *await later))
+            await publisher.disconnect()
+    assert bridge.requests[:2] == [["a:1", "a:2", "b:1", "c:1"], ["b:2"]]
+    assert bridge.taken == ["b:1", "c:1", "b:2", "a:1", "a:2", "a:3"]
+
+
+@pytest.mark.parametrize("newer_problem", [None, "outcome-unknown", "invalid-payload"])
+async def test_an_older_value_is_not_sent_behind_a_newer_one(newer_problem: str | None) -> None:
+    """What a bridge passed over fails where the next message to its topic was sent, or may have been."""
+    was_overtaken = newer_problem != "invalid-payload"
+    with MadeUpBridge() as bridge:
+        async with asyncio.timeout(SECONDS), AsyncPublisher(bridge.url) as publisher:
+            bridge.refuse("a:1", "queue-full", 503)
+            if newer_problem is not None:
+                bridge.refuse("a:2", newer_problem, 422)
+            older, other, newer = await publish_all(publisher, "a:1", "b:1", "a:2")
+    assert isinstance(other, PublishResult)
+    assert isinstance(newer, PublishResult) == (newer_problem is None)
+    if was_overtaken:
+        assert isinstance(older, QueueFullError)
+        assert "later message to the topic" in str(older)
+        assert "a:1" not in bridge.taken
+    else:
+        assert isinstance(older, PublishResult)
+        assert bridge.taken == ["b:1", "a:1"]

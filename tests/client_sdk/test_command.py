@@ -188,6 +188,41 @@ def test_wrong_arguments_are_one_line_and_code_2(arguments: list[str], words: st
 
 
 @pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("pub -t a <&-", "standard input is closed: give the payload with -m"),
+        ("pub -t a --stdin-lines <&-", "standard input is closed"),
+        ("pub -t a 0>/dev/null", "standard input cannot be read: Bad file descriptor"),
+        ("sub -t a >&-", "standard output is closed"),
+    ],
+)
+def test_a_closed_stream_is_one_line_and_code_2(command: str, words: str, mosquitto: Mosquitto) -> None:
+    """As a supervisor may start it; the line says what to do."""
+    outcome = _run_in_shell(command, mosquitto.url)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("tidegate: ")
+    assert outcome.stderr.count("\n") == 1
+    assert words in outcome.stderr
+
+
+def test_streams_that_are_not_needed_may_be_closed(mosquitto: Mosquitto) -> None:
+    """A payload of the command line needs none, and what goes wrong is told by the code."""
+    assert _run_in_shell("pub -t a -m 1 <&- >&- 2>&-", mosquitto.url).returncode == 0
+    assert _run_in_shell("pub -t 'a/#' -m 1 <&- >&- 2>&-", mosquitto.url).returncode == 2
+
+
+def _run_in_shell(command: str, url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f"exec '{sys.executable}' -m tidegate {command}"],
+        env={**os.environ, "TIDEGATE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
     "arguments",
     [[], ["pub"], ["sub", "-t", "a", "--count", "0"], ["pub", "-t", "a", "-m", "1", "--stdin-lines"]],
 )

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from tests.support.bridge import wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import ReservedPort
-from tidegate import AsyncPublisher, AsyncSubscriber, Message, Publisher, Subscriber
+from tidegate import AsyncPublisher, AsyncSubscriber, Message, NotConnectedError, Publisher, Subscriber
+from tidegate.background import BackgroundLoop, ThreadForEachCall
 
 
 def environment(url: str) -> dict[str, str]:
@@ -77,6 +79,10 @@ for thread in threads:
 """
 
 
+@pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 3),
+    reason="Python 3.12.0 to 3.12.2 starts no thread once the main thread has ended (CPython issue 113964)",
+)
 def test_threads_that_still_publish_are_waited_for(mosquitto: Mosquitto) -> None:
     """The main thread's end takes nothing from the calls of others."""
     got: list[int] = []
@@ -85,6 +91,20 @@ def test_threads_that_still_publish_are_waited_for(mosquitto: Mosquitto) -> None
         outcome = run(THREADS, mosquitto.url)
         assert (outcome.returncode, outcome.stderr) == (0, "")
         wait_until(lambda: sorted(got) == list(range(16)))
+
+
+def test_a_program_that_can_start_no_thread_any_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's own cannot be; what would have a thread of its own is done by the caller's."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    late = BackgroundLoop("late")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(NotConnectedError, match="connect before the main thread ends"):
+        late.run(asyncio.sleep(0))
+    assert not late.has_started
+    assert ThreadForEachCall().submit(threading.get_ident).result(0) == threading.get_ident()
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "http"])
@@ -146,12 +166,22 @@ def test_a_program_of_handlers_alone_ends_like_any_other(mosquitto: Mosquitto) -
 
 
 WAITING = """
-import signal
+import signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a shell's background programs
 from tidegate import Subscriber, subscribe
 
+def has_begun_to_wait():
+    # Ctrl-C before that would end the program, as it should.
+    frame, names = sys._current_frames()[threading.main_thread().ident], []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return {"wait", "loop_forever"} <= set(names)
+
 @subscribe("life/waiting")
 def handle(message):
+    while not has_begun_to_wait():
+        time.sleep(0.001)
     print(message, flush=True)
 
 print("ready", flush=True)

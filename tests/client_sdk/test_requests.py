@@ -29,10 +29,12 @@ from tidegate import (
     Subscriber,
     TopicError,
     UnsupportedError,
+    reply_turns,
 )
 from tidegate.connection import ConnectOptions
 from tidegate.memory import MemoryBroker
 from tidegate.replies import Replies
+from tidegate.reply_turns import take_turn
 from tidegate.transports.direct import DirectTransport
 
 SECONDS = 20.0
@@ -116,6 +118,77 @@ async def test_a_device_with_a_topic_of_its_own(way: Way) -> None:
         await answering.publish("requests/fixed/reply", b"", retain=True)
     assert [each.json() for each in replies] == [2 * n for n in range(5)]
     assert {each.topic for each in replies} == {"requests/fixed/reply"}
+
+
+async def test_clients_of_one_process_take_turns_too(way: Way) -> None:
+    """On one event loop and in threads: each gets its own reply of a device that does not mark them."""
+    topic = f"requests/turns/{way.name}"
+    async with (
+        AsyncSubscriber(**way.options) as device,
+        AsyncPublisher(**way.options) as answering,
+        AsyncPublisher(**way.options) as first,
+        AsyncPublisher(**way.options) as second,
+    ):
+
+        async def handle(_: str, payload: Any) -> None:
+            await answering.publish(f"{topic}/reply", payload * 2)
+
+        await device.subscribe(topic, handle)
+        third = Publisher(**way.options)
+        replies = await asyncio.gather(
+            *(
+                asking.request(topic, n, response_topic=f"{topic}/reply")
+                for n, asking in enumerate((first, second, first, second))
+            ),
+            *(
+                asyncio.to_thread(third.request, topic, n, response_topic=f"{topic}/reply")
+                for n in range(4, 8)
+            ),
+        )
+        await asyncio.to_thread(third.disconnect)
+    assert [each.json() for each in replies] == [2 * n for n in range(8)]
+
+
+async def test_another_broker_has_turns_of_its_own() -> None:
+    """A request that waits for its reply holds up nobody who asks elsewhere on a topic of that name."""
+    silent, other = MemoryBroker(), MemoryBroker()
+    async with (
+        AsyncPublisher(connect=silent.connect) as waiting,
+        AsyncPublisher(connect=other.connect) as asking,
+        AsyncSubscriber(connect=other.connect) as device,
+    ):
+
+        async def handle(_: str, payload: Any) -> None:
+            await asking.publish("device/reply", payload)
+
+        await device.subscribe("device", handle)
+        unanswered = asyncio.ensure_future(waiting.request("device", 1, response_topic="device/reply"))
+        while not silent.published:
+            await asyncio.sleep(0)
+        assert (await asking.request("device", 2, response_topic="device/reply")).json() == 2
+        unanswered.cancel()
+
+
+def test_an_event_loop_that_is_gone_keeps_nobody_waiting() -> None:
+    """Neither one that had its turn, which ends with its time, nor one that stood in line."""
+    first = asyncio.run(take_turn("broker", "topic", 0.05))
+    gone = asyncio.new_event_loop()
+    waiting = gone.create_task(take_turn("broker", "topic", SECONDS))
+    gone.run_until_complete(asyncio.sleep(0))
+    gone.close()
+    second = asyncio.run(take_turn("broker", "topic", SECONDS))
+    first.end()
+    assert not waiting.done()
+
+    async def third() -> None:
+        taking = asyncio.ensure_future(take_turn("broker", "topic", SECONDS))
+        await asyncio.sleep(0)
+        assert not taking.done()
+        second.end()
+        (await taking).end()
+
+    asyncio.run(third())
+    assert not reply_turns._lines
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,23 @@ from tidegate import (
 from tidegate.decorators import disconnect_all
 
 WAITING = """
-import signal
+import signal, sys, threading, time
 from tidegate import Subscriber
 
 # a program started in the background of a shell is born with Ctrl-C ignored
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+def has_begun_to_wait():
+    # Ctrl-C before that would end the program, as it should.
+    frame, names = sys._current_frames()[threading.main_thread().ident], []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return {{"wait", "loop_forever"}} <= set(names)
+
 def handle(topic, payload):
+    while not has_begun_to_wait():
+        time.sleep(0.001)
     print(topic, payload, flush=True)
 
 subscriber = Subscriber(client_id={client_id})

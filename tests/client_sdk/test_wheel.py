@@ -1,122 +1,42 @@
-"""The SDK as it is installed: built into a wheel, in an environment with nothing but what it asks for.
-
-Nothing is fetched: the wheel is built with the locked tools of this environment, and what it asks for is
-copied from here.
-"""
+"""The SDK as it is installed: built into a wheel, in an environment with nothing but what it asks for."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
-import venv
-import zipfile
 from email.message import Message as Headers
-from email.parser import Parser
-from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from tests.support.command import ROOT
 from tests.support.mosquitto import Mosquitto
+from tests.support.wheels import build_wheel, make_environment, metadata_of, names_in, needed
+from tests.support.wheels import run_isolated as run
 
-SECONDS = 120.0
 WEB_FRAMEWORKS = {"fastapi", "starlette", "uvicorn", "sse-starlette", "flask", "django", "aiohttp"}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel."""
-    directory = tmp_path_factory.mktemp("wheel")
-    options = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            *options,
-            "--wheel-dir",
-            str(directory),
-            str(ROOT / "client_sdk"),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=SECONDS,
-    )
-    (built,) = directory.glob("*.whl")
-    return built
+    return build_wheel(ROOT / "client_sdk", tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def metadata(wheel: Path) -> Headers:
     """What the wheel says of itself."""
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
-        return Parser().parsestr(archive.read(name).decode("utf-8"))
+    return metadata_of(wheel)
 
 
 @pytest.fixture(scope="module")
-def python(wheel: Path, metadata: Headers, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment that has the wheel and what it asks for, directly or not."""
-    directory = tmp_path_factory.mktemp("environment")
-    venv.create(directory, with_pip=False, symlinks=True)
-    interpreter = directory / "bin" / "python"
-    (site,) = directory.glob("lib/python*/site-packages")
-    for each in needed(metadata.get_all("Requires-Dist", [])).values():
-        copy(each, site)
-    options = ["--no-index", "--no-deps", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(interpreter), "install", *options, str(wheel)],
-        check=True,
-        capture_output=True,
-        timeout=SECONDS,
-    )
-    return interpreter
-
-
-def needed(requirements: list[str]) -> dict[str, Distribution]:
-    """The distributions that these requirements bring, by name, extras aside."""
-    found: dict[str, Distribution] = {}
-    waiting = [Requirement(each) for each in requirements]
-    while waiting:
-        wanted = waiting.pop()
-        if wanted.name not in found and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
-            found[wanted.name] = distribution(wanted.name)
-            waiting += [Requirement(each) for each in found[wanted.name].requires or []]
-    return found
-
-
-def copy(each: Distribution, site: Path) -> None:
-    """Copy the files of a distribution to another environment."""
-    for file in each.files or []:
-        if ".." not in file.parts and file.suffix != ".pyc":
-            target = site / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(str(file.locate()), target)
-
-
-def run(python: Path, *arguments: str) -> str:
-    """What the interpreter prints, seeing nothing of this checkout."""
-    done = subprocess.run(
-        [str(python), "-I", "-W", "error", *arguments],
-        cwd=python.parent,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return make_environment(tmp_path_factory.mktemp("environment"), wheel)
 
 
 def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     """The marker for type checkers is there, and no test or top-level module beside the package."""
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
+    names = names_in(wheel)
     assert "tidegate/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"tidegate", wheel.name.split("-py3")[0] + ".dist-info"}
 

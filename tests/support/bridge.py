@@ -18,6 +18,7 @@ import uvloop
 from fastapi import FastAPI
 
 from app.main import create_app
+from app.security.authentication import Authentication
 from app.server import listen, make_config
 from app.settings import Settings
 from tests.support.ports import LOOPBACK
@@ -93,6 +94,12 @@ class Bridge:
         if self._thread.is_alive():
             raise RuntimeError(f"the bridge did not stop within {STOP_SECONDS:g} s")
 
+    @property
+    def unsent_bytes(self) -> list[int]:
+        """What waits for each connection's reader in the bridge itself, beyond the kernel's buffers."""
+        open_ones = list(self._server.server_state.connections)
+        return [each.transport.get_write_buffer_size() for each in open_ones]
+
     def raw(
         self, method: str, target: bytes, *, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> RawAnswer:
@@ -104,10 +111,10 @@ class Bridge:
             headers: more headers; ``Content-Length`` is added where neither it nor chunks are there.
             body: the body, with its chunk marks where it is chunked.
         """
-        given = {name.lower(): value for name, value in (headers or {}).items()}
+        given = {"host": LOOPBACK} | {name.lower(): value for name, value in (headers or {}).items()}
         if "content-length" not in given and "transfer-encoding" not in given:
             given["content-length"] = str(len(body))
-        lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Host: bridge", b"Connection: close"]
+        lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Connection: close"]
         lines += [f"{name}: {value}".encode("latin-1") for name, value in given.items()]
         with socket.create_connection((LOOPBACK, self.port), timeout=REQUEST_SECONDS) as connection:
             connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
@@ -131,6 +138,7 @@ def running_bridge(
     broker_url: str,
     *,
     connect: Connect | None = None,
+    authentication: Authentication | None = None,
     prepare: Callable[[FastAPI], None] | None = None,
     wait_until_ready: bool = True,
     port: int = 0,
@@ -141,13 +149,14 @@ def running_bridge(
     Args:
         broker_url: its broker.
         connect: what opens connections to the broker; the default client where it is left out.
+        authentication: how principals are found; that of the settings where it is left out.
         prepare: done to the application before it serves, such as adding a route.
         wait_until_ready: wait until the broker answers; without it the bridge just serves.
         port: where to listen on 127.0.0.1; any free port where it is left out.
         settings: any field of ``Settings``.
     """
     chosen = Settings(broker_url=broker_url, **settings)
-    app = create_app(chosen, connect=connect)
+    app = create_app(chosen, connect=connect, authentication=authentication)
     if prepare is not None:
         prepare(app)
     bridge = Bridge(app, chosen, port)

@@ -23,9 +23,13 @@ FLAGS: Final = [
 
 
 @contextmanager
-def running_browser() -> Iterator[Browser]:
-    """Run a browser, headless, until the block ends."""
+def running_browser(*flags: str) -> Iterator[Browser]:
+    """Run a browser, headless, until the block ends.
+
+    Args:
+        flags: more of its command line.
+    """
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
         yield browser
         browser.close()

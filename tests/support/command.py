@@ -47,6 +47,7 @@ class Command:
         arguments: of the command.
         settings: more environment variables.
         program: what Python runs in place of the command.
+        python: the interpreter.
 
     Attributes:
         output: what it wrote so far, to stdout and to stderr.
@@ -57,10 +58,11 @@ class Command:
         *arguments: str,
         settings: Mapping[str, str] | None = None,
         program: Sequence[str] = ("-m", "app"),
+        python: str | Path = sys.executable,
     ) -> None:
         self.output = ""
         self._process = subprocess.Popen(
-            [sys.executable, *program, *arguments],
+            [python, *program, *arguments],
             env=environment(settings),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -102,7 +102,7 @@ async def post(
     given = {"Content-Length": str(len(body)), "Connection": "close", **(headers or {})}
     lines = [
         f"POST {target} HTTP/1.1",
-        "Host: bridge",
+        "Host: 127.0.0.1",
         *(f"{name}: {value}" for name, value in given.items()),
     ]
     async with asyncio.timeout(SECONDS):

@@ -45,6 +45,7 @@ class RawStream:
         accept: the value of ``Accept``.
         last_event_id: the value of the header ``Last-Event-ID``; none where it is empty.
         receive_buffer_bytes: a small receive buffer of the kernel, for a reader that stops reading.
+        token: what ``Authorization: Bearer`` carries; none where it is empty.
         body: send this as JSON, with POST and no query.
         is_open: wait for the head of the answer, and insist on 200.
         parameters: more of the query.
@@ -66,6 +67,7 @@ class RawStream:
         *filters: str,
         accept: str = "text/event-stream",
         last_event_id: str = "",
+        token: str = "",
         receive_buffer_bytes: int | None = None,
         body: object = None,
         is_open: bool = True,
@@ -89,9 +91,11 @@ class RawStream:
         content = b"" if body is None else json.dumps(body).encode()
         lines = [
             f"GET /v1/subscribe?{query} HTTP/1.1" if body is None else "POST /v1/subscribe HTTP/1.1",
-            "Host: bridge",
+            "Host: 127.0.0.1",
             f"Accept: {accept}",
         ]
+        if token:
+            lines.append(f"Authorization: Bearer {token}")
         if last_event_id:
             lines.append(f"Last-Event-ID: {last_event_id}")
         if body is not None:

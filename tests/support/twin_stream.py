@@ -73,7 +73,7 @@ class EventStream:
         query += [("qos", str(qos)), ("retained", "true" if retained else "false")]
         lines = [
             f"GET /v1/subscribe?{urlencode(query)} HTTP/1.1",
-            "Host: bridge",
+            "Host: 127.0.0.1",
             "Accept: text/event-stream",
         ]
         if earlier is not None:

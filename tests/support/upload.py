@@ -20,22 +20,26 @@ class Upload:
     Args:
         port: the bridge's.
         accept: what the answer shall be.
+        token: what ``Authorization: Bearer`` carries; none where it is empty.
         receive_bytes: the kernel's buffer for what is not read; as it is where it is left out.
 
     Attributes:
         received: all that came so far.
     """
 
-    def __init__(self, port: int, *, accept: str = "*/*", receive_bytes: int | None = None) -> None:
+    def __init__(
+        self, port: int, *, accept: str = "*/*", receive_bytes: int | None = None, token: str = ""
+    ) -> None:
         self.received = b""
         self._socket = socket.socket()
         if receive_bytes is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self._socket.settimeout(SECONDS)
         self._socket.connect((LOOPBACK, port))
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         head = (
-            "POST /v1/publish/batch HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/x-ndjson\r\n"
-            f"Accept: {accept}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "POST /v1/publish/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n"
+            f"Accept: {accept}\r\n{authorization}Transfer-Encoding: chunked\r\n\r\n"
         )
         self._socket.sendall(head.encode())
 

@@ -133,6 +133,23 @@ class SocketClient:
             self._protocol.send_text(text.encode("utf-8", "surrogatepass"))
         self._write()
 
+    def send_fragment(self, text: str, *, is_first: bool = False, times: int = 1) -> None:
+        """Send a fragment of a message that does not end with it, so many times in one write."""
+        for number in range(times):
+            send = self._protocol.send_text if is_first and not number else self._protocol.send_continuation
+            send(text.encode(), fin=False)
+        self._write()
+
+    def send_last(self, text: str) -> None:
+        """Send the last fragment of a message."""
+        self._protocol.send_continuation(text.encode(), fin=True)
+        self._write()
+
+    def send_pings(self, content: bytes, times: int) -> None:
+        """Send a ping so many times, and read nothing meanwhile."""
+        self._protocol.send_ping(content)
+        self._socket.sendall(b"".join(self._protocol.data_to_send()) * times)
+
     def send_bytes(self, content: bytes) -> None:
         """Send a binary frame."""
         self._protocol.send_binary(content)
@@ -244,6 +261,11 @@ class SocketClient:
             assert not self.is_closed, f"the WebSocket is over: {self.texts[-20:]}"
             assert time.monotonic() < deadline, f"it did not come about: {self.texts[-20:]}"
             self.read()
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that the bridge closed it with."""
+        return self._protocol.close_reason
 
     def read_to_end(self) -> int | None:
         """Read until the connection is over; the status that the bridge closed it with, if it said one."""

@@ -56,36 +56,45 @@ class BodyReader:
         except TimeoutError:
             raise ProblemError(
                 ProblemType.BODY_TIMEOUT,
-                f"the body did not arrive within {self._timeout_seconds:g} s; nothing was sent",
+                f"the body did not arrive within the {self._timeout_seconds:g} s of "
+                "TIDEGATE_BODY_TIMEOUT_SECONDS; nothing was sent",
                 headers=_CLOSE,
             ) from None
 
     async def stream(self, receive: Receive) -> AsyncIterator[bytes]:
-        """The parts of a body of any length, as they come; nothing is read ahead.
+        """The parts of a body of lines, of any length, as they come; nothing is read ahead.
+
+        Each line has as long as a whole body of another kind: a byte now and then is no sign of life. The
+        time in which nothing more is asked for does not count.
 
         Args:
             receive: the request's channel (ASGI).
 
         Raises:
-            ProblemError: BODY_TIMEOUT, which closes the connection: nothing came for as long as a whole body
-                may take.
+            ProblemError: BODY_TIMEOUT, which closes the connection: no line was complete in time.
             ClientDisconnect: the client left before the end.
         """
+        clock = asyncio.get_running_loop().time
+        left = self._timeout_seconds
         more = True
         while more:
+            asked_at = clock()
             try:
-                async with asyncio.timeout(self._timeout_seconds):
+                async with asyncio.timeout(left):
                     message = await receive()
             except TimeoutError:
                 raise ProblemError(
                     ProblemType.BODY_TIMEOUT,
-                    f"the body stopped for {self._timeout_seconds:g} s; what came before is published",
+                    f"no line of the body was complete within the {self._timeout_seconds:g} s of "
+                    "TIDEGATE_BODY_TIMEOUT_SECONDS; what came before is published",
                     headers=_CLOSE,
                 ) from None
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             more = message.get("more_body", False)
-            yield message.get("body", b"")
+            part: bytes = message.get("body", b"")
+            left = self._timeout_seconds if b"\n" in part else left - (clock() - asked_at)
+            yield part
 
     async def _rest(self, receive: Receive, message: Message) -> bytes:
         parts: list[bytes] = []
@@ -103,12 +112,10 @@ class BodyReader:
             message = await receive()
 
     def _too_large(self, size: int | None) -> ProblemError:
-        has = "more bytes" if size is None else f"{size} bytes"
+        has = "more bytes than may be" if size is None else f"{size} bytes"
         return ProblemError(
             ProblemType.BODY_TOO_LARGE,
-            f"the body has {has} than allowed: at most {self.max_bytes}"
-            if size is None
-            else f"the body has {has}; at most {self.max_bytes} are allowed",
+            f"the body has {has}; TIDEGATE_MAX_BODY_BYTES allows {self.max_bytes}",
             headers=_CLOSE,
         )
 

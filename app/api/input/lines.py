@@ -48,5 +48,6 @@ class Lines:
 
     def _too_long(self) -> ProblemError:
         return ProblemError(
-            ProblemType.BODY_TOO_LARGE, f"the line has more bytes than allowed: at most {self._max_bytes}"
+            ProblemType.BODY_TOO_LARGE,
+            f"the line has more bytes than TIDEGATE_MAX_BODY_BYTES allows: {self._max_bytes}",
         )

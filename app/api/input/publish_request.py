@@ -23,13 +23,16 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from app.api.input.body import require_text
 from app.api.input.topic_rules import require_topic
 from app.api.models import MessageProperties, PublishRequest
-from app.api.output.refusals import empty_retained, invalid_body, malformed_body, without_properties
+from app.api.output.refusals import (
+    MAX_DEPTH,
+    empty_retained,
+    invalid_body,
+    malformed_body,
+    without_properties,
+)
 from app.problems import ProblemError, ProblemType
 from tidegate.connection import BrokerLimits
 from tidegate.message import NO_PROPERTIES, Message, Properties
-
-MAX_DEPTH: Final = 200
-"""How deep JSON may be nested: as pydantic has it. msgspec goes as deep as the stack of the moment allows."""
 
 _properties: Final = TypeAdapter(MessageProperties | None)
 

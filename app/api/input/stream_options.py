@@ -56,7 +56,8 @@ IntervalSeconds = Annotated[float, Field(ge=MIN_INTERVAL_SECONDS, le=MAX_INTERVA
 Count = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 
 
-def _some(topics: Any) -> Any:
+def some_topics(topics: Any) -> Any:
+    """A list of filters that is not empty; raises ValueError."""
     if topics == []:
         raise ValueError("it names at least one topic filter")
     if type(topics) is str:
@@ -69,7 +70,7 @@ class SubscriptionOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    topics: Annotated[tuple[StrictStr, ...], BeforeValidator(_some)] = Field(
+    topics: Annotated[tuple[StrictStr, ...], BeforeValidator(some_topics)] = Field(
         min_length=1, description=_ABOUT["topics"], examples=[["sensors/+/temperature", "alerts/#"]]
     )
     qos: StrictQoS = Field(1, description=_ABOUT["qos"])

@@ -15,18 +15,12 @@ def require_topic(topic: str, *, field: str = "topic") -> None:
         field: where it came from, for the problem.
 
     Raises:
-        ProblemError: INVALID_TOPIC where it is not allowed, RESERVED_TOPIC where it begins with ``$``.
+        ProblemError: INVALID_TOPIC where it is not allowed.
     """
     try:
         validate_topic(topic)
     except TopicError as error:
         raise ProblemError(ProblemType.INVALID_TOPIC, str(error), field=field) from None
-    if topic[0] == "$":
-        raise ProblemError(
-            ProblemType.RESERVED_TOPIC,
-            f"{topic!r} begins with '$': publishing there needs a grant that names it",
-            field=field,
-        )
 
 
 def require_filter(topic_filter: str, *, field: str = "topic") -> None:

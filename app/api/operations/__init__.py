@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.operations import publishing, requests, subscribing
+from app.api.operations import publishing, requests, subscribing, tickets
 
 
 def paths() -> dict[str, Any]:
     """Each path with its operations."""
-    return {**publishing.paths(), **requests.paths(), **subscribing.paths()}
+    return {**publishing.paths(), **requests.paths(), **subscribing.paths(), **tickets.paths()}

@@ -20,6 +20,7 @@ QUERY_PROBLEMS: Final = (
 BROKER_PROBLEMS: Final = (
     ProblemType.INVALID_TOPIC,
     ProblemType.UNSUPPORTED,
+    ProblemType.NOT_GRANTED,
     ProblemType.NOT_AUTHORIZED,
     ProblemType.QUOTA_EXCEEDED,
     ProblemType.INTERNAL_ERROR,

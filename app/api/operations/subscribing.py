@@ -8,6 +8,7 @@ import orjson
 
 from app.api import subscribe, websocket
 from app.api.input.stream_options import SubscribeQuery
+from app.api.input.ticket import TICKET
 from app.api.models import RetainedMessage
 from app.api.operations.parts import (
     BROKER_PROBLEMS,
@@ -24,9 +25,11 @@ _STREAM: Final = (
     *QUERY_PROBLEMS,
     *BROKER_PROBLEMS,
     ProblemType.NOT_ACCEPTABLE,
+    ProblemType.TOO_MANY_REQUESTS,
     ProblemType.TOO_MANY_STREAMS,
     ProblemType.SHUTTING_DOWN,
     ProblemType.BROKER_TIMEOUT,
+    ProblemType.TICKETS_UNAVAILABLE,
 )
 _STREAM_BY_BODY: Final = (
     *_STREAM,
@@ -55,7 +58,7 @@ def paths() -> dict[str, Any]:
                 "tags": ["subscribe"],
                 "summary": "Follow topics as a stream of events",
                 "description": _ABOUT_STREAMS,
-                "parameters": [*query_parameters(SubscribeQuery), _last_event_id()],
+                "parameters": [*query_parameters(SubscribeQuery), _ticket(), _last_event_id()],
                 "responses": {"200": _stream_answer(), **problems(_STREAM)},
             },
             "post": {
@@ -77,21 +80,34 @@ def paths() -> dict[str, Any]:
                 "tags": ["subscribe"],
                 "summary": "Subscribe and publish over one WebSocket",
                 "description": "RFC 6455, with the subprotocol `tidegate.v1`: one JSON object a frame.",
+                "parameters": [_ticket()],
                 "responses": {
                     "101": {"description": "The WebSocket is open."},
                     **problems(
                         (
                             *QUERY_PROBLEMS,
                             ProblemType.INVALID_HEADER,
-                            ProblemType.FORBIDDEN,
                             ProblemType.UPGRADE_REQUIRED,
+                            ProblemType.TOO_MANY_REQUESTS,
                             ProblemType.TOO_MANY_STREAMS,
                             ProblemType.SHUTTING_DOWN,
+                            ProblemType.TICKETS_UNAVAILABLE,
                         )
                     ),
                 },
             }
         },
+    }
+
+
+def _ticket() -> dict[str, Any]:
+    return {
+        "name": TICKET,
+        "in": "query",
+        "required": False,
+        "description": "A ticket of `POST /v1/tickets`, for a browser, which can set no header here. It "
+        "decides alone who makes the request, and is used up by it.",
+        "schema": {"type": "string"},
     }
 
 

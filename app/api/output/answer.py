@@ -11,6 +11,8 @@ from tidegate.message import Message
 from tidegate.reason_codes import NAMES, describe
 
 JSON_CONTENT_TYPE: Final = (b"content-type", b"application/json")
+NO_STORE: Final = (b"cache-control", b"no-store")
+"""An answer that is its caller's alone."""
 
 
 def _tail(qos: int, retain: bool, reason_code: int) -> bytes:

@@ -85,7 +85,10 @@ def install(app: FastAPI, known_paths: Callable[[], Iterable[str]]) -> None:
 def respond(problem: ProblemError) -> Response:
     """A problem as an answer."""
     return Response(
-        problem.body(), status_code=problem.kind.status, headers=problem.headers, media_type=CONTENT_TYPE
+        problem.body(),
+        status_code=problem.kind.status,
+        headers={"Cache-Control": "no-store", **problem.headers},
+        media_type=CONTENT_TYPE,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +11,7 @@ from starlette.types import Send
 from app.api.input.cloud_event import event_headers
 from app.api.input.headers import FAULT, message_headers
 from app.api.input.percent import percent_encode
-from app.api.output.answer import answer
+from app.api.output.answer import NO_STORE, answer
 from app.api.stream.cloud_event_forms import event_text
 from app.hub.event import Event, envelope
 from app.publishing.cloud_events import BATCH, STRUCTURED
@@ -21,13 +22,14 @@ JSON: Final = "application/json"
 LIST_FORMS: Final = (JSON, NDJSON, BATCH)
 """The forms of a list, the default first."""
 
-_NO_STORE: Final = (b"cache-control", b"no-store")
 _SANDBOX: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"sandbox; default-src 'none'"),
-    _NO_STORE,
+    (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),
+    NO_STORE,
 ]
 """A payload is somebody else's input: a browser must not run it as a page of the bridge."""
+_ATTACHMENT: Final = (b"content-disposition", b"attachment")
+_is_page: Final = re.compile(r"html|xml|xsl|svg", re.IGNORECASE).search
+"""Content types that a browser may show as a page; not even without scripts should it."""
 
 
 async def answer_message(send: Send, event: Event) -> None:
@@ -35,6 +37,8 @@ async def answer_message(send: Send, event: Event) -> None:
     message = event.message
     headers = message_headers(message) + event_headers(message) + _SANDBOX
     headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in trace_of(message.properties)]
+    if _is_page(message.properties.content_type or ""):
+        headers.append(_ATTACHMENT)
     if event.fault is not None:
         fault = percent_encode(f"{event.fault.pointer}: {event.fault.reason}")
         headers.append((FAULT.lower().encode("ascii"), fault))
@@ -68,4 +72,4 @@ async def answer_list(
     else:
         texts = [envelope(each.message, fault=each.fault) for each in events]
     body = b"".join(text + b"\n" for text in texts) if form == NDJSON else b"[" + b",".join(texts) + b"]"
-    await answer(send, 200, [(b"content-type", form.encode("ascii")), _NO_STORE, *headers], body)
+    await answer(send, 200, [(b"content-type", form.encode("ascii")), NO_STORE, *headers], body)

@@ -12,6 +12,7 @@ from app.api.input.idempotency_key import IDEMPOTENCY_REPLAYED
 from app.api.output.answer import answer, answer_publish
 from app.publishing.idempotency import Idempotency, NothingSentError, fingerprint_of
 from app.publishing.idempotency_store import Answer
+from app.security.principal import Principal
 from tidegate.errors import refusal
 from tidegate.message import Message
 
@@ -44,6 +45,7 @@ class Once:
     async def publish(
         self,
         send: Send,
+        principal: Principal,
         key: str,
         operation: str,
         message: Message,
@@ -53,6 +55,7 @@ class Once:
 
         Args:
             send: the answer's channel (ASGI).
+            principal: whose key it is.
             key: the key.
             operation: the method and the path, as the document has it.
             message: what the request asks to publish, whatever the connection to the broker can carry.
@@ -63,12 +66,19 @@ class Once:
         """
         late = partial(_answer_late, message)
         await self.answer(
-            partial(answer, send), key, fingerprint_of(operation, message), message.qos, work, late
+            partial(answer, send),
+            principal,
+            key,
+            fingerprint_of(operation, message),
+            message.qos,
+            work,
+            late,
         )
 
     async def answer(
         self,
         write: Write,
+        principal: Principal,
         key: str,
         fingerprint: bytes,
         qos: int,
@@ -82,6 +92,7 @@ class Once:
 
         Args:
             write: writes the answer, from its status, headers and body.
+            principal: whose key it is; another one's same key is another key.
             key: the key.
             fingerprint: the digest of the request.
             qos: the QoS of what it publishes; of several messages the highest.
@@ -98,6 +109,7 @@ class Once:
             key,
             fingerprint,
             qos=qos,
+            scope=principal.identity,
             work=partial(_record, work, keeps, brief),
             late=lambda reason_code: _record(lambda channel: late(channel, reason_code), _always, _nothing),
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from app.problems import ProblemError, ProblemType, did_you_mean, json_pointer
+
+MAX_DEPTH: Final = 200
+"""How deep JSON may be nested: as pydantic has it. msgspec goes as deep as the stack of the moment allows."""
 
 
 def empty_retained() -> ProblemError:
@@ -32,8 +35,11 @@ def without_properties(
 
 
 def malformed_body(reason: str, *, what: str = "the body") -> ProblemError:
-    """The refusal of something that is not JSON."""
-    return ProblemError(ProblemType.MALFORMED_BODY, f"{what} is not JSON: {reason}")
+    """The refusal of something that is not JSON, or nested too deep to be read."""
+    hint = None
+    if any(word in reason for word in ("recursion", "depth", "too deep")):
+        hint = f"JSON is read to {MAX_DEPTH} levels; POST /v1/topics/{{topic}} takes any payload as it is"
+    return ProblemError(ProblemType.MALFORMED_BODY, f"{what} is not JSON: {reason}", hint=hint)
 
 
 def invalid_body(error: ValidationError, model: type[BaseModel]) -> ProblemError:
@@ -67,4 +73,4 @@ def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[st
         annotation: Any = fields[str(part)].annotation
         inner = next(each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields"))
         fields = inner.model_fields
-    return list(fields)
+    return [each.alias or name for name, each in fields.items()]

@@ -30,6 +30,7 @@ from app.api.stream.frames import (
     refusal_frame,
     socket_frame,
 )
+from app.api.stream.idleness import Idleness
 from app.api.stream.outlet import FAREWELL_SECONDS
 from app.api.stream.sending import Sending
 from app.api.stream.socket_stream import SocketStream
@@ -40,6 +41,8 @@ from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
 from app.problems import ProblemError, ProblemType, problem_of
 from app.publishing.gate import Gate
+from app.security.principal import Principal
+from app.security.rates import Rate
 from app.settings import Settings
 from tidegate.errors import MQTTError
 
@@ -51,6 +54,9 @@ MAX_PENDING_FRAMES: Final = 100
 PIECE_BYTES: Final = 65_536
 GOING_AWAY: Final = 1001
 """The status of a close that the bridge begins (RFC 6455 §7.4.1)."""
+
+NOT_AUTHENTICATED: Final = 4401
+"""The status of a close because the principal is good no more; of the range for private use (§7.4.2)."""
 
 
 class Opening(NamedTuple):
@@ -64,26 +70,32 @@ class Socket:
     """One open WebSocket.
 
     Args:
+        principal: who opened it.
         listener: the socket's own, without filters, joined already.
         gate: the way to the broker.
         hub: the hub.
         subscriptions: makes listeners.
         settings: the bounds.
+        rate: how often the principal may send a frame; None where that is not bounded.
     """
 
     def __init__(
         self,
+        principal: Principal,
         listener: Listener,
         gate: Gate,
         hub: Hub,
         subscriptions: Subscriptions,
         settings: Settings,
+        rate: Rate | None = None,
     ) -> None:
         self.hub = hub
+        self._principal = principal
         self._listener = listener
         self._gate = gate
         self._opener = subscriptions
         self._settings = settings
+        self._rate = rate
         self._streams: dict[Id, SocketStream] = {}
         self._opening: dict[Id, Opening] = {}
         self._answers: deque[str] = deque()
@@ -102,7 +114,7 @@ class Socket:
         loop = asyncio.get_running_loop()
         self._abort = scope.get(ABORT)
         self._request = asyncio.current_task()
-        lifetime = None
+        lifetime = idleness = None
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
             self.sending = Sending(
@@ -116,10 +128,18 @@ class Socket:
                 lifetime = loop.call_later(
                     self._settings.stream_lifetime_seconds, self._listener.close, CloseReason.LIFETIME
                 )
+            idleness = Idleness(
+                self._settings.websocket_idle_seconds,
+                lambda: bool(self._streams or self._tasks),
+                lambda: self._listener.close(CloseReason.IDLE_TIMEOUT),
+            )
             while (message := await receive())["type"] == "websocket.receive":
+                idleness.note()
                 await self._take(message)
         finally:
             self._is_closing = True
+            if idleness is not None:
+                idleness.cancel()
             if lifetime is not None:
                 lifetime.cancel()
             for stream in self._streams.values():
@@ -145,7 +165,10 @@ class Socket:
             self._answer(refusal_frame(None, problem))
             return
         frame, frame_id = read_frame(text.encode())
-        if isinstance(frame, ProblemError):
+        refusal = self._why_too_often()
+        if refusal is not None:
+            self._answer(refusal_frame(frame_id, refusal))
+        elif isinstance(frame, ProblemError):
             self._answer(refusal_frame(frame_id, frame))
         elif isinstance(frame, PingFrame):
             self._answer(acknowledgement(frame.id))
@@ -160,6 +183,15 @@ class Socket:
         else:
             self._spawn(frame.id, self._publish, frame)
         await self._has_room.wait()
+
+    def _why_too_often(self) -> ProblemError | None:
+        if self._rate is None:
+            return None
+        try:
+            self._rate.take(self._principal.bounded_as)
+        except ProblemError as problem:
+            return problem
+        return None
 
     def _begin_to_subscribe(self, frame: SubscribeFrame) -> None:
         problem = self._why_not(frame)
@@ -184,7 +216,7 @@ class Socket:
             return ProblemError(
                 ProblemType.INVALID_PARAMETER,
                 f"the socket would follow {held + len(frame.topics)} filters; "
-                f"it may follow {self._settings.max_filters_per_stream}",
+                f"TIDEGATE_MAX_FILTERS_PER_STREAM allows {self._settings.max_filters_per_stream}",
                 field="/topics",
                 hint="use a filter with a wildcard, or several sockets",
             )
@@ -192,7 +224,9 @@ class Socket:
 
     async def _subscribe(self, frame: SubscribeFrame) -> None:
         try:
-            listener, position = await self._opener.open(frame, frame.last_event_id, field="/topics")
+            listener, position = await self._opener.open(
+                self._principal, frame, frame.last_event_id, field="/topics"
+            )
         finally:
             del self._opening[frame.id]
         assert self.sending is not None
@@ -223,7 +257,7 @@ class Socket:
 
     async def _publish(self, frame: PublishFrame) -> None:
         require_carriable(frame.message, self._gate.limits)
-        reason_code = await self._gate.publish(frame.message)
+        reason_code = await self._gate.publish(self._principal, frame.message, field="/topic")
         self._answer(acknowledged_publish(frame.id, frame.message, reason_code))
 
     def _spawn(
@@ -309,7 +343,9 @@ class Socket:
         if self.sending.is_blocked:
             return
         self._is_closing = True
-        self.sending.send({"type": "websocket.close", "code": GOING_AWAY, "reason": reason.reason})
+        ended = (CloseReason.TOKEN_EXPIRED, CloseReason.TOKEN_REVOKED)
+        code = NOT_AUTHENTICATED if reason in ended else GOING_AWAY
+        self.sending.send({"type": "websocket.close", "code": code, "reason": reason.reason})
 
     def _forget(self, frame_id: Id) -> None:
         """A subscription ended by itself."""

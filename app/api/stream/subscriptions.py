@@ -8,6 +8,9 @@ from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
 from app.hub.position import Position
 from app.problems import ProblemError, ProblemType
+from app.security.authorization import Authorization
+from app.security.principal import Principal
+from app.security.rates import Rates
 from app.settings import Settings
 
 
@@ -16,19 +19,24 @@ class Subscriptions:
 
     Args:
         hub: whom listeners join.
+        authorization: decides whether a principal may follow a filter.
         settings: the bounds.
+        rates: how often a principal may open one.
     """
 
-    def __init__(self, hub: Hub, settings: Settings) -> None:
+    def __init__(self, hub: Hub, authorization: Authorization, settings: Settings, rates: Rates) -> None:
         self._hub = hub
+        self._authorization = authorization
         self._settings = settings
+        self._rate = rates.streams
 
     async def open(
-        self, options: SubscriptionOptions, last_event_id: str = "", *, field: str
+        self, principal: Principal, options: SubscriptionOptions, last_event_id: str = "", *, field: str
     ) -> tuple[Listener, Position]:
         """Join the hub with a new listener; whoever asked has to see to it that it leaves.
 
         Args:
+            principal: who asks.
             options: what was asked for.
             last_event_id: the last event that the client has seen.
             field: where the filters came from, for a problem.
@@ -37,7 +45,7 @@ class Subscriptions:
             The listener, and where the client stands before the first event.
 
         Raises:
-            ProblemError: a filter or a bound does not allow it, or the bridge stops.
+            ProblemError: a filter, a grant or a bound does not allow it, or the bridge stops.
             RefusedError: the broker refused a filter.
             MQTTError: the broker is away or does not answer.
         """
@@ -45,16 +53,22 @@ class Subscriptions:
         if len(options.topics) > settings.max_filters_per_stream:
             raise ProblemError(
                 ProblemType.INVALID_PARAMETER,
-                f"{len(options.topics)} filters; a stream may have {settings.max_filters_per_stream}",
+                f"{len(options.topics)} filters; TIDEGATE_MAX_FILTERS_PER_STREAM allows "
+                f"{settings.max_filters_per_stream}",
                 field=field,
                 hint="use a filter with a wildcard, or several streams",
             )
         for index, topic_filter in enumerate(options.topics):
-            require_filter(topic_filter, field=f"{field}/{index}" if field.startswith("/") else field)
+            place = f"{field}/{index}" if field.startswith("/") else field
+            require_filter(topic_filter, field=place)
+            self._authorization.require_subscribe(principal, topic_filter, options.qos, field=place)
         if self._hub.listeners >= settings.max_streams:
             raise ProblemError(
-                ProblemType.TOO_MANY_STREAMS, f"{settings.max_streams} streams are open: as many as may be"
+                ProblemType.TOO_MANY_STREAMS,
+                f"{settings.max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS allows",
             )
+        if self._rate is not None:
+            self._rate.take(principal.bounded_as)
         listener = Listener(
             options.topics,
             qos=options.qos,

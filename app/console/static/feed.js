@@ -1,16 +1,16 @@
 /**
- * The stream: one EventSource for all filters, opened again with the last id whenever it ends.
+ * The stream: one request for all filters, made again with the last id whenever it ends.
  *
- * A browser connects again by itself after a lost connection, but not after an error status, such as the 503
- * of a broker that is away. So the feed does it, and waits a little longer each time.
+ * It is read by `fetch`: EventSource can send no token, and does not tell why it was refused.
  */
+
+import { eventsOf } from "./events.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
 /** Messages a second from which on the server is asked for the newest of each topic alone. */
 const TOO_MANY_A_SECOND = 1500;
 const INTERVAL_SECONDS = 0.25;
-const CONTROLS = ["broker", "gap", "lag", "close"];
 
 /**
  * Events: `message` (detail: the event's data as text), `control` (detail: name and facts), `state` (detail:
@@ -19,8 +19,9 @@ const CONTROLS = ["broker", "gap", "lag", "close"];
 export class Feed extends EventTarget {
   /** @type {string[]} */
   #filters = [];
-  /** @type {EventSource | null} */
-  #source = null;
+  /** @type {typeof fetch} */
+  #call;
+  #stop = new AbortController();
   #lastEventId = "";
   #waitMs = FIRST_WAIT_MS;
   #timer = 0;
@@ -29,10 +30,18 @@ export class Feed extends EventTarget {
   #second = 0;
   #inSecond = 0;
 
+  /** The QoS to ask for. */
+  qos = 1;
   /** Messages of the last whole second. */
   rate = 0;
   /** The filters that were not followed before the last change. @type {string[]} */
   added = [];
+
+  /** @param {typeof fetch} call makes requests, with what shows who makes them */
+  constructor(call) {
+    super();
+    this.#call = call;
+  }
 
   get filters() {
     return this.#filters;
@@ -49,9 +58,36 @@ export class Feed extends EventTarget {
     // With the last id the filters that stay have no hole; of a new one the bridge says that it has a gap.
     if (!this.#filters.some((filter) => before.includes(filter))) this.#lastEventId = "";
     this.#isThinned = false;
+    this.resume();
+  }
+
+  /** Whether it was ended or refused, and waits to be resumed. */
+  get isOver() {
+    return this.#isOver;
+  }
+
+  /** Open the stream again where it was ended or refused. */
+  resume() {
     this.#isOver = false;
     this.#waitMs = FIRST_WAIT_MS;
-    this.#open();
+    this.#open("connecting");
+  }
+
+  /**
+   * End the stream until it is resumed.
+   * @param {string} text why
+   */
+  stop(text) {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#stop.abort();
+    if (this.#filters.length > 0) this.#tell("failed", text);
+  }
+
+  /** End it, and begin without a past when it is resumed. */
+  forget() {
+    this.stop("signed out");
+    this.#lastEventId = "";
   }
 
   /** Count what came; called now and then, so that the rate falls when nothing comes. */
@@ -64,90 +100,82 @@ export class Feed extends EventTarget {
       if (this.rate > TOO_MANY_A_SECOND && !this.#isThinned) {
         this.#isThinned = true;
         this.dispatchEvent(new CustomEvent("thinned"));
-        this.#open();
+        this.#open("connecting");
       }
     }
   }
 
-  #open() {
+  /** @param {string} text */
+  #open(text) {
     clearTimeout(this.#timer);
-    this.#source?.close();
-    this.#source = null;
+    this.#stop.abort();
     if (this.#filters.length === 0) {
       this.#tell("idle", "not following");
       return;
     }
     const query = new URLSearchParams(this.#filters.map((filter) => ["topic", filter]));
-    query.set("qos", "1");
+    query.set("qos", String(this.qos));
     query.set("policy", "latest");
     if (this.#isThinned) query.set("interval", String(INTERVAL_SECONDS));
     if (this.#lastEventId) query.set("last_event_id", this.#lastEventId);
-    const source = new EventSource(`v1/subscribe?${query}`);
-    this.#source = source;
-    this.#tell("waiting", "connecting");
-    source.onopen = () => {
-      this.#waitMs = FIRST_WAIT_MS;
-      this.#tell("live", "live");
-    };
-    source.onmessage = (event) => {
-      this.#inSecond += 1;
-      this.#lastEventId = event.lastEventId;
-      this.dispatchEvent(new CustomEvent("message", { detail: event.data }));
-    };
-    for (const name of CONTROLS) {
-      source.addEventListener(name, (event) => this.#control(name, event));
-    }
-    source.onerror = () => this.#onError(source);
+    this.#stop = new AbortController();
+    this.#tell("waiting", text);
+    this.#read(query, this.#stop.signal);
   }
 
   /**
-   * @param {string} name
-   * @param {MessageEvent} event
+   * @param {URLSearchParams} query
+   * @param {AbortSignal} signal
    */
-  #control(name, event) {
-    this.#lastEventId = event.lastEventId || this.#lastEventId;
-    const facts = JSON.parse(event.data);
-    if (name === "close" && !facts.may_reconnect) {
-      this.#isOver = true;
-      this.#source?.close();
-      this.#tell("failed", `ended: ${facts.reason}`);
+  async #read(query, signal) {
+    const headers = { Accept: "text/event-stream" };
+    let waitMs = 0;
+    try {
+      const answer = await this.#call(`v1/subscribe?${query}`, { headers, cache: "no-store", signal });
+      if (answer.ok && answer.body !== null) {
+        this.#waitMs = FIRST_WAIT_MS;
+        this.#tell("live", "live");
+        for await (const events of eventsOf(answer.body)) {
+          if (signal.aborted) return;
+          for (const event of events) this.#take(event);
+        }
+      } else {
+        const problem = await answer.json();
+        if (signal.aborted) return;
+        waitMs = Number(answer.headers.get("Retry-After") ?? 0) * 1000;
+        this.#onRefusal(answer.status, problem);
+      }
+    } catch {
+      // The bridge is away, or this stream was given up; the next attempt tells.
     }
-    this.dispatchEvent(new CustomEvent("control", { detail: { name, facts } }));
-  }
-
-  /** @param {EventSource} source */
-  #onError(source) {
-    if (source !== this.#source || this.#isOver) return;
+    if (signal.aborted || this.#isOver) return;
     this.#tell("waiting", "reconnecting");
-    if (source.readyState !== EventSource.CLOSED) return;
-    this.#explain();
-    this.#timer = setTimeout(() => this.#open(), this.#waitMs);
+    this.#timer = setTimeout(() => this.#open("reconnecting"), Math.max(waitMs, this.#waitMs));
     this.#waitMs = Math.min(this.#waitMs * 2, LONGEST_WAIT_MS);
   }
 
-  /** EventSource does not tell why it was refused; asking again as NDJSON does. */
-  async #explain() {
-    const query = new URLSearchParams(this.#filters.map((filter) => ["topic", filter]));
-    try {
-      const stop = new AbortController();
-      const answer = await fetch(`v1/subscribe?${query}`, {
-        headers: { Accept: "application/x-ndjson" },
-        signal: stop.signal,
-      });
-      if (answer.ok) {
-        stop.abort();
-        return;
-      }
-      const problem = await answer.json();
-      if (answer.status < 500) {
-        this.#isOver = true;
-        clearTimeout(this.#timer);
-        this.#tell("failed", "refused");
-      }
-      this.dispatchEvent(new CustomEvent("control", { detail: { name: "refused", facts: problem } }));
-    } catch {
-      // The bridge is away; the next attempt tells.
+  /** @param {import("./events.js").StreamEvent} event */
+  #take({ name, id, data }) {
+    this.#lastEventId = id || this.#lastEventId;
+    if (data === null) return;
+    if (name === "") {
+      this.#inSecond += 1;
+      this.dispatchEvent(new CustomEvent("message", { detail: data }));
+      return;
     }
+    const facts = JSON.parse(data);
+    if (name === "close" && !facts.may_reconnect) this.stop(`ended: ${facts.reason}`);
+    this.dispatchEvent(new CustomEvent("control", { detail: { name, facts } }));
+  }
+
+  /**
+   * @param {number} status
+   * @param {Record<string, unknown>} problem
+   */
+  #onRefusal(status, problem) {
+    // What is too much now, or a fault of the bridge, may pass.
+    if (status < 500 && status !== 429) this.stop("refused");
+    this.dispatchEvent(new CustomEvent("control", { detail: { name: "refused", facts: problem } }));
   }
 
   /**

@@ -1,5 +1,7 @@
 /** Puts the parts of the console together. */
 
+import { Access, narrowed } from "./access.js";
+import { Account } from "./account.js";
 import { Details } from "./details.js";
 import { Feed } from "./feed.js";
 import { clearRetained, preparePublishing } from "./publish.js";
@@ -15,8 +17,14 @@ const MAX_HELD = 20_000;
 const get = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 
+const NOT_GRANTED = "urn:tidegate:problem:not-granted";
+/** What a stream says when it ends because whoever opened it may follow it no more. */
+const ENDED_ACCESS = { token_expired: "The key or token has expired.", token_revoked: "The key or token was revoked." };
+
+const access = new Access();
+const account = new Account(access, get, signOut);
 const topics = new Topics();
-const feed = new Feed();
+const feed = new Feed(access.call);
 const details = new Details(get);
 const tree = new Tree(get("tree"), get("rows"), topics, (level) => {
   details.show(level);
@@ -26,6 +34,10 @@ const tree = new Tree(get("tree"), get("rows"), topics, (level) => {
 let held = null;
 let dropped = 0;
 let isDue = false;
+/** What the notice says while all goes well. */
+let standing = "";
+/** Whose messages are shown. */
+let shownTo = "";
 
 feed.addEventListener("message", (event) => {
   const data = /** @type {CustomEvent} */ (event).detail;
@@ -47,12 +59,13 @@ feed.addEventListener("state", (event) => {
   if (shown.textContent !== text) log(`stream: ${text}`);
   shown.dataset.state = state;
   shown.textContent = text;
-  if (state === "live") note("");
+  if (state === "live") note(standing);
 });
 
 /** @param {{ name: string, facts: Record<string, unknown> }} event */
 function onControl({ name, facts }) {
   if (name === "refused") {
+    if (facts.type === NOT_GRANTED && followLess(String(facts.detail))) return;
     note([`${facts.title}: ${facts.detail}`, facts.hint].filter(Boolean).join(" — "));
     log(`refused: ${facts.detail}`);
     return;
@@ -61,9 +74,65 @@ function onControl({ name, facts }) {
   // A filter that was just added has a gap by nature: nothing of it is on the page that could be stale.
   const isNew = Array.isArray(facts.filters) && facts.filters.every((filter) => feed.added.includes(filter));
   if (name === "gap" && !isNew) topics.markStale();
+  const reason = /** @type {keyof typeof ENDED_ACCESS} */ (facts.reason);
+  if (name === "close" && reason in ENDED_ACCESS) access.end(ENDED_ACCESS[reason]);
   if (name === "broker") tellBroker(facts.state === "up", facts.state === "up" ? "broker connected" : "broker away");
   drawSoon();
 }
+
+// Who may see it.
+
+/**
+ * Where the filters are not granted as they are, follow the parts that are.
+ * @param {string} refusal
+ * @returns {boolean} whether there are any
+ */
+function followLess(refusal) {
+  const less = narrowed(feed.filters, access.principal?.subscribe ?? []);
+  if (less.length === 0 || less.every((filter) => feed.filters.includes(filter))) return false;
+  log(`refused: ${refusal}`);
+  const text = `Not all of it is granted (${refusal}). Followed is what is granted: ${less.join(", ")}`;
+  follow(less);
+  standing = text;
+  note(text);
+  return true;
+}
+
+/** Show nothing more of what somebody else was shown. */
+function forget() {
+  feed.forget();
+  topics.clear();
+  details.show(null);
+  dropped = 0;
+  if (held !== null) held = [];
+  get("log").replaceChildren();
+  get("outcome").textContent = "";
+  drawSoon();
+}
+
+/** A new page has nothing of the old one: no token, no message, no log. */
+function signOut() {
+  location.reload();
+}
+
+access.addEventListener("needed", (event) => {
+  feed.stop("signed out");
+  tellBroker(false, "broker unknown");
+  account.ask(/** @type {CustomEvent} */ (event).detail);
+});
+access.addEventListener("changed", () => {
+  const { subject, source, subscribe } = /** @type {import("./access.js").Principal} */ (access.principal);
+  const name = `${source}:${subject}`;
+  if (shownTo !== "" && shownTo !== name) forget();
+  shownTo = name;
+  feed.qos = Math.min(1, ...subscribe.map((each) => each.qos));
+  standing = "";
+  note("");
+  account.draw();
+  get("try").textContent = samples();
+  if (feed.isOver) feed.resume();
+  lookAtBroker();
+});
 
 // Drawing: seldom, and only when there is something new.
 
@@ -113,7 +182,9 @@ function log(text) {
 
 /** @param {string[]} filters */
 function follow(filters) {
+  standing = "";
   feed.follow(filters);
+  if (access.isNeeded) feed.stop("signed out");
   get("chips").replaceChildren(
     ...feed.filters.map((filter) => {
       const chip = document.createElement("li");
@@ -177,13 +248,15 @@ get("use").addEventListener("click", () => {
 });
 get("forget").addEventListener("click", () => {
   const topic = details.level?.path;
-  if (topic !== undefined && confirm(`Clear what the broker keeps for ${topic}?`)) clearRetained(topic, get("outcome"));
+  if (topic !== undefined && confirm(`Clear what the broker keeps for ${topic}?`)) {
+    clearRetained(access.call, topic, get("outcome"));
+  }
 });
 for (const name of ["input", "search"]) {
   // Escape empties the field without an `input` event.
   input("search").addEventListener(name, () => tree.search(input("search").value));
 }
-preparePublishing(/** @type {HTMLFormElement} */ (get("publish")), get("outcome"));
+preparePublishing(access.call, /** @type {HTMLFormElement} */ (get("publish")), get("outcome"));
 
 // Keys.
 
@@ -191,6 +264,7 @@ const keys = /** @type {HTMLDialogElement} */ (get("keys"));
 get("help").addEventListener("click", () => keys.showModal());
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
+  if (account.isOpen) return;
   if (event.key === "Escape" && !keys.open) {
     if (isTyping) /** @type {HTMLElement} */ (event.target).blur();
     else if (details.level !== null) details.show(null);
@@ -222,8 +296,15 @@ function tellBroker(isUp, text) {
 }
 
 async function lookAtBroker() {
+  if (access.isNeeded) return;
   try {
-    const { broker } = await (await fetch("v1/status")).json();
+    const answer = await access.call("v1/status");
+    if (answer.status === 401) return;
+    if (answer.status === 403) {
+      tellBroker(true, "broker: seen with the scope status:read alone");
+      return;
+    }
+    const { broker } = await answer.json();
     const isUp = broker.state === "connected";
     tellBroker(isUp, isUp ? `broker ${broker.address}, MQTT ${broker.limits?.mqtt_version ?? ""}` : `broker away: ${broker.last_error ?? broker.state}`);
   } catch {
@@ -240,14 +321,18 @@ setInterval(() => {
 
 // The beginning.
 
-get("try").textContent = [
-  `curl --data 21.5 '${location.origin}/v1/topics/sensors/kitchen/temperature'`,
-  `curl --data '{"celsius": 19}' '${location.origin}/v1/topics/sensors/hall/temperature?retain=true'`,
-  `curl --no-buffer '${location.origin}/v1/subscribe?topic=%23'`,
-].join("\n");
+function samples() {
+  const token = access.hasToken ? " --oauth2-bearer \"$TOKEN\"" : "";
+  return [
+    `curl${token} --data 21.5 '${location.origin}/v1/topics/sensors/kitchen/temperature'`,
+    `curl${token} --data '{"celsius": 19}' '${location.origin}/v1/topics/sensors/hall/temperature?retain=true'`,
+    `curl${token} --no-buffer '${location.origin}/v1/subscribe?topic=%23'`,
+  ].join("\n");
+}
+
+get("try").textContent = samples();
 const remembered = new URLSearchParams(location.hash.slice(1));
 const filters = [...remembered.getAll("filter"), ...new URLSearchParams(location.search).getAll("topic")];
-if (filters.length) follow(filters);
 const wanted = remembered.get("topic");
 if (wanted !== null) {
   const showWanted = () => {
@@ -260,5 +345,7 @@ if (wanted !== null) {
   };
   feed.addEventListener("message", showWanted);
 }
-lookAtBroker();
 draw();
+// Who one is decides what may be asked; a bridge that is away is asked again by the stream.
+await access.look().catch(() => tellBroker(false, "the bridge does not answer"));
+if (filters.length) follow(filters);

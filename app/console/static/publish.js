@@ -32,10 +32,11 @@ async function tell(output, call) {
 }
 
 /**
+ * @param {typeof fetch} call makes requests, with what shows who makes them
  * @param {HTMLFormElement} form
  * @param {HTMLElement} output
  */
-export function preparePublishing(form, output) {
+export function preparePublishing(call, form, output) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const given = new FormData(form);
@@ -43,15 +44,16 @@ export function preparePublishing(form, output) {
     if (given.get("retain")) query.set("retain", "true");
     // A form's text has CRLF line ends; what was typed has not.
     const body = String(given.get("payload")).replaceAll("\r\n", "\n");
-    tell(output, () => fetch(`v1/topics?${query}`, { method: "POST", body: new Blob([body]) }));
+    tell(output, () => call(`v1/topics?${query}`, { method: "POST", body: new Blob([body]) }));
   });
 }
 
 /**
  * Clear what the broker keeps for a topic.
+ * @param {typeof fetch} call makes requests, with what shows who makes them
  * @param {string} topic
  * @param {HTMLElement} output
  */
-export function clearRetained(topic, output) {
-  return tell(output, () => fetch(`v1/topics?${new URLSearchParams({ topic })}`, { method: "DELETE" }));
+export function clearRetained(call, topic, output) {
+  return tell(output, () => call(`v1/topics?${new URLSearchParams({ topic })}`, { method: "DELETE" }));
 }

@@ -17,6 +17,7 @@ from typing import Final
 
 import httpx
 
+from tidegate.background import engine, handlers
 from tidegate.errors import ConfigurationError, NotConnectedError
 from tidegate.transports.problems import transport_error
 
@@ -109,7 +110,9 @@ class Calls:
             is_coroutine = inspect.iscoroutinefunction(self._token)
             token = self._token() if is_coroutine else await asyncio.to_thread(_asked, self._token)
         if inspect.isawaitable(token):
-            token = await token
+            # The SDK's own event loop runs nothing of the user's, who may log, block, or publish.
+            is_own = engine.is_loop(asyncio.get_running_loop())
+            token = await (asyncio.wrap_future(handlers.submit(_awaited(token))) if is_own else token)
         if not token:
             return []
         if not isinstance(token, str):
@@ -146,6 +149,14 @@ def _asked(token: Callable[[], object]) -> object:
         raise ConfigurationError(
             f"the function that gives the token ended with {type(error).__name__}"
         ) from error
+
+
+async def _awaited(token: Awaitable[object]) -> object:
+    """What a coroutine gives as a token; one that means to exit must not end an event loop of the SDK's."""
+    try:
+        return await token
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise ConfigurationError(f"the token's coroutine ended with {type(error).__name__}") from error
 
 
 def _client(url: str, verify: ssl.SSLContext | bool, max_connections: int | None) -> httpx.AsyncClient:

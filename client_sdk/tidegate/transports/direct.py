@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +61,7 @@ class DirectTransport:
         connect_timeout_seconds: float = 10.0,
     ) -> None:
         self.options = options
+        self._connect = connect
         self._session = Session(options, on_message=self._deliver, on_state=self._on_state, connect=connect)
         self._is_started = False
         self._limits: BrokerLimits | None = None
@@ -103,6 +104,11 @@ class DirectTransport:
                 < limits.maximum_packet_size
             )
         )
+
+    @property
+    def broker(self) -> Hashable:
+        """The broker's address; what opens its connections, where that was given."""
+        return (self.options.host.lower(), self.options.port) if self._connect is None else (self._connect,)
 
     def has_properties(self) -> bool:
         """Whether the connection of the moment speaks MQTT 5; without one, as if it did."""

@@ -4,8 +4,10 @@ Rules:
 
 1. Nothing waits for company. A message leaves at once where a request may begin; those that queued up while
    requests were under way leave together, as one batch.
-2. What was surely not sent waits for its turn again, within its time. What may have been sent is repeated as
-   it was, under its Idempotency-Key.
+2. What was surely not sent waits for its turn again, within its time; what follows on its topic waits behind
+   it, and other topics do not. What may have been sent is repeated as it was, under its Idempotency-Key.
+3. Where the bridge sent a later message of a batch to the same topic nevertheless, the one that was not sent
+   fails: behind the later one it would put back an older value.
 """
 
 from __future__ import annotations
@@ -177,17 +179,28 @@ class Publications:
                 return
 
     async def _settle(self, taken: list[Publication], outcomes: list[int | MQTTError], pause: float) -> None:
+        last_sent = {
+            each.message.topic: place
+            for place, (each, outcome) in enumerate(zip(taken, outcomes, strict=True))
+            if isinstance(outcome, int | OutcomeUnknownError)
+        }
         again: list[Publication] = []
         reason: MQTTError | None = None
-        for each, outcome in zip(taken, outcomes, strict=True):
+        for place, (each, outcome) in enumerate(zip(taken, outcomes, strict=True)):
             if isinstance(outcome, int):
                 each.succeed(outcome)
-            elif is_for_later(outcome):
+            elif not is_for_later(outcome):
+                each.fail(outcome)
+            elif place < last_sent.get(each.message.topic, -1):
+                each.fail(_overtaken(outcome, each.message.topic))
+            else:
                 again.append(each)
                 reason = outcome
-            else:
-                each.fail(outcome)
         if reason is not None:
+            held = {each.message.topic for each in again}
+            self._turns.release([each for each in taken if each.message.topic not in held])
+            taken[:] = again
+            self._begin()
             refusal = RefusalError(same_again(reason), retry_after_seconds=pause)
             await self._turn_back(again, refusal.make, self._note(refusal))
 
@@ -246,6 +259,12 @@ def _ended(topic: str) -> MQTTError:
     return OutcomeUnknownError(
         "the client was disconnected before the bridge answered: the message may have arrived, or not",
         topic=topic,
+    )
+
+
+def _overtaken(error: MQTTError, topic: str) -> MQTTError:
+    return type(error)(
+        f"{error}; it is not tried again, since a later message to the topic was sent", topic=topic
     )
 
 

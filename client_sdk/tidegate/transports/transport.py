@@ -10,7 +10,7 @@ Rules for an implementation:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, runtime_checkable
 
 from tidegate.message import Message
@@ -48,6 +48,10 @@ class Transport(Protocol):
 @runtime_checkable
 class SessionTransport(Transport, Protocol):
     """A way that has a session of its own with the broker, and so knows more."""
+
+    @property
+    def broker(self) -> Hashable:
+        """What tells one broker from another, as far as it is known: its address."""
 
     async def publish(self, message: Message, *, timeout_seconds: float | None = None) -> int:
         """``Transport.publish``, within a time of its own."""

@@ -1,0 +1,1 @@
+"""Who may do what: principals, their grants, and the one place that decides."""

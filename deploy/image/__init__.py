@@ -1,0 +1,1 @@
+"""Programs that run in the image, or while it is built."""

@@ -1,0 +1,134 @@
+"""What the image is built from, as far as it can be tried without an engine (docs/image.md)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.bridge import running_bridge
+from tests.support.command import ROOT
+from tests.support.ports import ReservedPort
+
+IMAGE = ROOT / "deploy" / "image"
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+TOOLS = Path(sys.executable).parent
+SECONDS = 60.0
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with these environment variables and no others of the bridge."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    return subprocess.run(
+        [str(part) for part in command],
+        env=inherited | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def instructions() -> list[list[str]]:
+    """The Dockerfile's instructions in words, continued lines joined."""
+    text = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = (line.strip() for line in text.splitlines())
+    return [shlex.split(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_the_linter_finds_nothing() -> None:
+    """Hadolint knows what makes an image large, unsafe or hard to repeat."""
+    done = run(TOOLS / "hadolint", DOCKERFILE)
+    assert (0, "") == (done.returncode, done.stdout)
+
+
+def test_what_is_copied_is_there_and_let_into_the_build() -> None:
+    """.dockerignore keeps everything out but what the Dockerfile copies, and no more is let in."""
+    copied = {
+        source
+        for words in instructions()
+        if words[0] == "COPY" and not words[1].startswith("--from")
+        for source in words[1:-1]
+    }
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    admitted = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    assert [] == [path for path in sorted(copied | admitted) if not (ROOT / path).exists()]
+
+    def is_within(path: str, others: set[str]) -> bool:
+        return any(path == other or path.startswith(f"{other}/") for other in others)
+
+    assert [] == [path for path in sorted(admitted) if not is_within(path, copied | {"deploy/image"})]
+    assert [] == [path for path in sorted(copied - {"client_sdk"}) if not is_within(path, admitted)]
+
+
+def test_nobody_is_root_and_signals_reach_the_server() -> None:
+    """The user is a number, which Kubernetes can check; no shell stands between a signal and the bridge."""
+    words = {line[0]: line[1:] for line in instructions()}
+    user, _, group = words["USER"][0].partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert ["[/opt/tidegate/bin/tidegate]"] == words["ENTRYPOINT"]
+    assert ["[serve]"] == words["CMD"]
+
+
+@pytest.mark.parametrize("name", ["TIDEGATE_PORT", "TIDEGATE_MANAGEMENT_PORT"])
+def test_the_health_check_asks_whether_the_bridge_lives(name: str) -> None:
+    """A bridge whose broker is away is healthy: starting it again would not bring the broker back."""
+    with (
+        ReservedPort() as nobody,
+        running_bridge(f"mqtt://127.0.0.1:{nobody.number}", wait_until_ready=False) as bridge,
+    ):
+        done = run(sys.executable, "-I", IMAGE / "healthcheck.py", **{name: str(bridge.port)})
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_the_health_check_fails_where_nothing_answers() -> None:
+    """It says which port it asked."""
+    with ReservedPort() as nobody:
+        done = run(sys.executable, "-I", IMAGE / "healthcheck.py", TIDEGATE_PORT=str(nobody.number))
+    assert 1 == done.returncode
+    assert f"port {nobody.number} does not answer" in done.stderr
+
+
+def test_what_installs_is_found_and_nothing_else() -> None:
+    """The last stage loses pip and what brings it back, and keeps the packages of its distribution."""
+    program = "import runpy; print(*runpy.run_path('deploy/image/strip.py')['installers'](), sep='\\n')"
+    found = [Path(line) for line in run(sys.executable, "-c", program).stdout.splitlines()]
+    assert {"pip", "ensurepip"} <= {path.name for path in found}
+    kept = {name for name in ("tidegate", "fastapi", "uvicorn") if any(name in path.name for path in found)}
+    assert set() == kept
+
+
+def test_the_build_takes_the_engine_that_works(tmp_path: Path) -> None:
+    """A docker without an engine behind it is passed over, and the next one gets the version and the base."""
+    for name, status in (("docker", 1), ("podman", 0)):
+        engine = tmp_path / name
+        engine.write_text(f'#!/bin/sh\n[ "$1" = build ] || exit {status}\necho {name} "$@"\n')
+        engine.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = run(IMAGE / "build", "--no-cache", PATH=path, IMAGE="plant/tidegate:7", BASE_IMAGE="base@sha256:0")
+    assert 0 == done.returncode, done.stderr
+    called = done.stdout.splitlines()[-1].split()
+    assert ["podman", "build"] == called[:2]
+    assert "." == called[-1]
+    wanted = [
+        "--format docker",
+        "--tag plant/tidegate:7",
+        "--build-arg BASE_IMAGE=base@sha256:0",
+        "--no-cache",
+    ]
+    assert [] == [option for option in wanted if option not in " ".join(called)]
+
+
+def test_the_build_says_what_is_missing() -> None:
+    """With no engine at all it ends in words."""
+    done = run(IMAGE / "build", ENGINE="no-such-engine")
+    assert 1 == done.returncode
+    assert "no-such-engine" in done.stderr
+    assert "Install one" in done.stderr
