@@ -118,6 +118,12 @@ class ProblemType(Enum):
         "Body too slow",
         "The request's body did not arrive in time; nothing was sent but lines of a batch that came before.",
     )
+    NO_CREDENTIAL_STORE = (
+        "no-credential-store",
+        409,
+        "No store of credentials",
+        "Neither TIDEGATE_CREDENTIALS_DIR nor TIDEGATE_CREDENTIALS_MOUNT is set.",
+    )
     CREDENTIAL_ACTIVE = (
         "credential-active",
         409,
@@ -233,12 +239,6 @@ class ProblemType(Enum):
         500,
         "Credential cannot be read",
         "The credential is there and cannot be read, for want of its key, or because it is damaged.",
-    )
-    NO_CREDENTIAL_STORE = (
-        "no-credential-store",
-        501,
-        "No store of credentials",
-        "Neither TIDEGATE_CREDENTIALS_DIR nor TIDEGATE_CREDENTIALS_MOUNT is set.",
     )
     ACTIVATION_FAILED = (
         "activation-failed",

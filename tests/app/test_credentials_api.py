@@ -19,6 +19,7 @@ from tests.support.issued import NOW, issue
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK
 from tests.support.tls_brokers import Plant, bridge_with_store, make_plant, strict_broker
+from tests.support.tokens import SECRET, token
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +330,31 @@ def test_a_listed_broker(broker: Mosquitto, plant: Plant, tmp_path: Path) -> Non
                 )
 
 
+def test_scopes_and_who_asked(broker: Mosquitto, plant: Plant, tmp_path: Path) -> None:
+    """Reading and writing are scopes of their own, and the record names the principal."""
+    with bridge_with_store(
+        broker.url, plant, tmp_path / "store", jwt_key=SECRET, jwt_algorithms=("HS256",)
+    ) as bridge:
+
+        def call(method: str, path: str, scope: str, **request: object) -> int:
+            headers = {"Authorization": f"Bearer {token(scope=scope, sub='alice')}"}
+            return bridge.client.request(method, path, headers=headers, **request).status_code  # type: ignore[arg-type]
+
+        reads, writes = "credentials:read", "credentials:write"
+        body = {"json": plant.parts(plant.device())}
+        assert 401 == bridge.client.get("/v1/credentials").status_code
+        assert [403, 201] == [call("PUT", "/v1/credentials/a", each, **body) for each in (reads, writes)]
+        assert [200, 403] == [call("GET", "/v1/credentials/a", each) for each in (reads, writes)]
+        assert [403, 200] == [call("POST", "/v1/credentials/a/test", each) for each in (reads, writes)]
+        assert [403, 200] == [call("POST", "/v1/credentials/a/activate", each) for each in (reads, writes)]
+        assert [403, 409] == [call("DELETE", "/v1/credentials/a", each) for each in (reads, writes)]
+        headers = {"Authorization": f"Bearer {token(scope=reads)}"}
+        answer = bridge.client.get("/v1/credentials/a/activations", headers=headers)
+        assert ["alice"] == [each["by"] for each in answer.json()["activations"]]
+
+
 def test_a_bridge_without_a_store(mosquitto: Mosquitto) -> None:
-    """501, and which settings make one."""
+    """409, and which settings make one."""
     with running_bridge(mosquitto.url) as bridge:
         calls = [
             ("GET", "/v1/credentials"),
@@ -342,7 +366,7 @@ def test_a_bridge_without_a_store(mosquitto: Mosquitto) -> None:
             ("GET", "/v1/credentials/-/activations"),
         ]
         for method, path in calls:
-            assert (501, "no-credential-store") == problem(bridge, method, path)
+            assert (409, "no-credential-store") == problem(bridge, method, path)
         assert "TIDEGATE_CREDENTIALS_DIR" in bridge.client.get("/v1/credentials").json()["hint"]
         assert bridge.client.get("/v1/status").json()["tls"] is None
 
