@@ -14,9 +14,10 @@ import yaml
 from app import doctor as checks
 from app import key_commands, server, token_commands
 from app.credentials_command import credentials
+from app.credentials_use_command import add_commands
 from app.dev import run as development
 from app.main import create_app
-from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings
+from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from tidegate.errors import MQTTError
 
 cli = typer.Typer(
@@ -32,6 +33,7 @@ cli = typer.Typer(
 
 cli.add_typer(key_commands.commands, name="key")
 cli.add_typer(token_commands.commands, name="token")
+add_commands(credentials)
 cli.add_typer(credentials)
 
 Host = Annotated[
@@ -172,14 +174,14 @@ def doctor(
     come from TIDEGATE_BROKER_USERNAME and its like, or from the URL.
     """
     if url is not None and url.lower().startswith(("http://", "https://")):
-        work = checks.examine_bridge(url, ca_file=ca_file, tell=_show_step)
+        work = checks.examine_bridge(url, ca_file=ca_file, tell=show_step)
     else:
         settings = read_settings(broker_url=url, broker_ca_file=ca_file)
         try:
             options = settings.connect_options()
         except MQTTError as error:
             fail(str(error), WRONG_SETTINGS)
-        work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=_show_step)
+        work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=show_step)
     try:
         report = asyncio.run(work)
     except KeyboardInterrupt:
@@ -193,10 +195,3 @@ def openapi_text(document: dict[str, Any]) -> str:
     """An OpenAPI document as YAML."""
     plain = json.loads(json.dumps(document))
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
-
-
-def _show_step(step: checks.Step) -> None:
-    word = "ok" if step.is_ok else "FAILED"
-    typer.echo(f"{word:<7} {step.name:<10} {step.milliseconds:>7.1f} ms  {step.detail}")
-    if step.advice:
-        typer.echo(f"{'':<8}{step.advice}")

@@ -82,7 +82,7 @@ def add(
     parts = (ca, certificate, key)
     if (source is None) == (parts == (None, None, None)):
         fail("give either one file, ZIP or directory, or --ca, --certificate and --key", WRONG_SETTINGS)
-    store = _open()
+    store = open_settings_store()
     passphrase = _passphrase(is_asked=ask_passphrase, file=passphrase_file)
     validity: Any = "warn" if allow_expired else "refuse"
 
@@ -97,7 +97,7 @@ def add(
             )
         return taken, await store.write(name, taken.bundle)
 
-    taken, credential = _run(work())
+    taken, credential = run(work())
     for warning in taken.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for file in taken.bundle.ignored:
@@ -108,7 +108,7 @@ def add(
 @credentials.command("list", epilog="Example: tidegate credentials list")
 def list_all() -> None:
     """List all credentials; a star marks the one in use."""
-    store = _open()
+    store = open_settings_store()
 
     async def work() -> tuple[dict[str, Credential | str], Activation | None]:
         found: dict[str, Credential | str] = {}
@@ -119,7 +119,7 @@ def list_all() -> None:
                 found[name] = str(error)
         return found, await store.active()
 
-    found, active = _run(work())
+    found, active = run(work())
     width = max(map(len, found), default=0)
     for name, credential in found.items():
         star = "*" if active is not None and active.name == name else " "
@@ -132,12 +132,12 @@ def list_all() -> None:
 @credentials.command(epilog="Example: tidegate credentials show plant")
 def show(name: Name) -> None:
     """Show what a credential consists of; its key is never shown."""
-    store = _open()
+    store = open_settings_store()
 
     async def work() -> tuple[Credential, Activation | None]:
         return await store.read(name), await store.active()
 
-    credential, active = _run(work())
+    credential, active = run(work())
     is_active = active is not None and (active.name, active.revision) == (name, credential.revision)
     typer.echo(f"name         {credential.name}{' (in use)' if is_active else ''}")
     typer.echo(f"stored       {credential.stored_at:%Y-%m-%d %H:%M} UTC")
@@ -154,7 +154,7 @@ def show(name: Name) -> None:
 @credentials.command(epilog="Example: tidegate credentials delete plant")
 def delete(name: Name) -> None:
     """Remove a credential, unless it is in use."""
-    _run(_open().delete(name))
+    run(open_settings_store().delete(name))
     typer.echo(f"deleted {name}")
 
 
@@ -185,7 +185,8 @@ def make_key() -> None:
     typer.echo(Fernet.generate_key().decode())
 
 
-def _open() -> CredentialStore:
+def open_settings_store() -> CredentialStore:
+    """The store that the settings name; ends the command where there is none."""
     try:
         store = open_store(read_settings())
     except ConfigurationError as error:
@@ -195,7 +196,8 @@ def _open() -> CredentialStore:
     return store
 
 
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of work on the store; ends the command where it fails."""
     try:
         return asyncio.run(work)
     except (CredentialStoreError, MQTTError, ValueError) as error:

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app import openapi
-from app.api import console, docs, health, metrics, principal, status
+from app.api import console, credential_use, credentials, docs, health, metrics, principal, status
 from app.api.access import Guard
 from app.api.access_log import AccessLog
 from app.api.batch import BatchRoute
@@ -36,6 +36,10 @@ from app.api.tickets import TicketsRoute
 from app.api.topics import TopicsRoute
 from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.broker.link import BrokerLink
+from app.credentials.in_use import CredentialInUse
+from app.credentials.opening import open_store
+from app.credentials.targets import Targets
+from app.diagnosis.credential import why_refused
 from app.hub.hub import Hub
 from app.hub.journal import Journal
 from app.metrics.exposition import BridgeCollector, Exposition
@@ -84,7 +88,10 @@ def create_app(
     tickets = Tickets(_ticket_store(settings))
     given = authentication_of(settings) if authentication is None else authentication
     methods = given.with_tickets(tickets)
-    link = BrokerLink(settings, settings.connect_options(), connect=connect)
+    bundle = settings.broker_bundle()
+    options = settings.connect_options(bundle)
+    link = BrokerLink(settings, options, connect=connect)
+    in_use = CredentialInUse(link, options, bundle, open_store(settings), explain=why_refused)
     journal = Journal(
         max_messages=settings.journal_max_messages,
         max_bytes=settings.journal_max_bytes,
@@ -108,13 +115,16 @@ def create_app(
         if tracing is None and is_wanted(os.environ):
             logger.warning(MISSING)
         methods.start()
+        link.use(await in_use.begin())
         await link.start()
+        in_use.start()
         holdings.start()
         try:
             yield
         finally:
             hub.drain()
             await hub.close()
+            await in_use.close()
             await link.close()
             await idempotency.close()
             await holdings.close()
@@ -139,7 +149,8 @@ def create_app(
     )
     app.state.link = link
     app.state.hub = hub
-    health_router = health.create_router(link, hub, idempotency.memory)
+    app.state.in_use = in_use
+    health_router = health.create_router(link, hub, idempotency.memory, in_use)
     app.include_router(health_router)
     audit = Audit(
         publish_sample=settings.audit_publish_sample if methods.is_required else 0.0,
@@ -153,9 +164,17 @@ def create_app(
     app.state.gate = gate
     once = Once(idempotency)
     requests = Requests(gate, hub, settings)
-    app.include_router(status.create_router(link, hub, requests.counts, methods, schemas))
+    app.include_router(status.create_router(link, hub, requests.counts, methods, schemas, in_use))
     app.include_router(principal.router)
     app.include_router(docs.router)
+    app.include_router(credentials.create_router(in_use, body_timeout_seconds=settings.body_timeout_seconds))
+    app.include_router(
+        credential_use.create_router(
+            in_use,
+            Targets(settings.credentials_test_hosts, options),
+            body_timeout_seconds=settings.body_timeout_seconds,
+        )
+    )
     app.include_router(console.router)
     problems = Counter[ProblemType]()
     app.state.refusals = AuthenticationRefusals()
@@ -170,6 +189,7 @@ def create_app(
         audit.refusals,
         settings,
     )
+    app.state.collector.days_left = in_use.credential_days
     metrics_router = metrics.create_router(Exposition(app.state.collector))
     app.state.management = None
     if settings.management_port is None:

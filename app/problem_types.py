@@ -79,6 +79,12 @@ class ProblemType(Enum):
         "Refused by the broker's access rules",
         "The broker answered with reason code 135, Not authorized.",
     )
+    FORBIDDEN_TARGET = (
+        "forbidden-target",
+        403,
+        "Broker not on the list",
+        "Credentials are tried at the configured broker, and at those in TIDEGATE_CREDENTIALS_TEST_HOSTS.",
+    )
     NOT_GRANTED = (
         "not-granted",
         403,
@@ -87,6 +93,7 @@ class ProblemType(Enum):
     )
     FORBIDDEN = ("forbidden", 403, "Not permitted", "The caller may not do this.")
     NOT_FOUND = ("not-found", 404, "No such path", "Nothing is there; the hint tells the nearest known path.")
+    NO_CREDENTIAL = ("no-credential", 404, "No such credential", "The store has no credential of this name.")
     NO_RETAINED_MESSAGE = (
         "no-retained-message",
         404,
@@ -110,6 +117,24 @@ class ProblemType(Enum):
         408,
         "Body too slow",
         "The request's body did not arrive in time; nothing was sent but lines of a batch that came before.",
+    )
+    NO_CREDENTIAL_STORE = (
+        "no-credential-store",
+        409,
+        "No store of credentials",
+        "Neither TIDEGATE_CREDENTIALS_DIR nor TIDEGATE_CREDENTIALS_MOUNT is set.",
+    )
+    CREDENTIAL_ACTIVE = (
+        "credential-active",
+        409,
+        "Credential in use",
+        "The credential is in use and stays; activate another one first.",
+    )
+    CREDENTIALS_READ_ONLY = (
+        "credentials-read-only",
+        409,
+        "Credentials come from elsewhere",
+        "What is mounted from a Secret is changed in the Secret.",
     )
     HEADER_TIMEOUT = (
         "header-timeout",
@@ -147,6 +172,12 @@ class ProblemType(Enum):
         422,
         "Invalid body",
         "The body is JSON, but not what the call takes; field is a JSON pointer (RFC 6901) to a fault.",
+    )
+    INVALID_CREDENTIAL = (
+        "invalid-credential",
+        422,
+        "Invalid credential",
+        "The credential cannot be used: its parts do not belong together, have expired, or cannot be read.",
     )
     INVALID_PAYLOAD = (
         "invalid-payload",
@@ -203,6 +234,18 @@ class ProblemType(Enum):
         "They are larger than TIDEGATE_MAX_HEADER_BYTES, or than those of a WebSocket's handshake may be.",
     )
     INTERNAL_ERROR = ("internal-error", 500, "Internal error", "A fault of the bridge; its log has the rest.")
+    CREDENTIAL_UNREADABLE = (
+        "credential-unreadable",
+        500,
+        "Credential cannot be read",
+        "The credential is there and cannot be read, for want of its key, or because it is damaged.",
+    )
+    ACTIVATION_FAILED = (
+        "activation-failed",
+        502,
+        "Activation failed",
+        "The broker cannot be used with the credential; the one before stays in use.",
+    )
     REFUSED_BY_BROKER = (
         "refused-by-broker",
         502,
@@ -232,6 +275,12 @@ class ProblemType(Enum):
         503,
         "Idempotency keys cannot be kept",
         "The store of the keys does not answer; nothing was sent, and the same request may be made again.",
+    )
+    CREDENTIAL_STORE_UNAVAILABLE = (
+        "credential-store-unavailable",
+        503,
+        "Store of credentials unavailable",
+        "The store of the credentials cannot be read or written.",
     )
     TICKETS_UNAVAILABLE = (
         "tickets-unavailable",

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 import typer
 from pydantic import ValidationError
 
+from app.diagnosis.steps import Step
 from app.settings import Settings
 from app.settings.errors import describe_errors
 
@@ -36,6 +37,14 @@ def fail(text: str, status: int) -> NoReturn:
     for line in text.splitlines():
         typer.echo(f"tidegate: {line}", err=True)
     raise typer.Exit(status)
+
+
+def show_step(step: Step) -> None:
+    """Show a step of a check when it ends."""
+    word = "ok" if step.is_ok else "FAILED"
+    typer.echo(f"{word:<7} {step.name:<10} {step.milliseconds:>7.1f} ms  {step.detail}")
+    if step.advice:
+        typer.echo(f"{'':<8}{step.advice}")
 
 
 def duration(text: str) -> timedelta:

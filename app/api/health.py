@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from app.broker.link import BrokerLink
+from app.credentials.in_use import CredentialInUse
 from app.hub.hub import Hub
 from app.problems import ProblemError, ProblemType, documented
 
@@ -27,10 +28,15 @@ class Ready(BaseModel):
     """The broker answered lately."""
 
     status: Literal["ready"] = Field("ready", description="Always this; what is not ready answers 503.")
+    warnings: list[str] = Field(
+        description="What will keep it from being so, as a certificate that expires soon.", examples=[[]]
+    )
 
 
-def create_router(link: BrokerLink, hub: Hub, key_memory: str) -> APIRouter:
-    """The two calls, for one broker link, its hub, and the name of the memory of idempotency keys."""
+def create_router(link: BrokerLink, hub: Hub, key_memory: str, in_use: CredentialInUse) -> APIRouter:
+    """The two calls, for one broker link, its hub, the name of the memory of idempotency keys, and what the
+    bridge connects with.
+    """
     router = APIRouter(tags=["health"])
 
     @router.get(
@@ -56,6 +62,6 @@ def create_router(link: BrokerLink, hub: Hub, key_memory: str) -> APIRouter:
         if reason is not None:
             raise ProblemError(ProblemType.NOT_READY, reason)
         response.headers["Cache-Control"] = "no-store"
-        return Ready()
+        return Ready(warnings=in_use.warnings)
 
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Final
@@ -9,7 +10,9 @@ from typing import Final
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from app.api.credential_models import CertificateAnswer
 from app.broker.link import BrokerLink
+from app.credentials.in_use import CredentialInUse
 from app.hub.hub import Hub
 from app.problems import ProblemType, documented
 from app.publishing.replies import ReplyCounts
@@ -68,6 +71,30 @@ class BrokerStatus(BaseModel):
     in_flight: int = Field(description="Messages sent and not acknowledged.", examples=[3])
     waiting: int = Field(description="Messages that wait for the broker.", examples=[0])
     limits: BrokerLimitsStatus | None = Field(description="Null without a connection.")
+
+
+class TlsStatus(BaseModel):
+    """What the connection to the broker is made with."""
+
+    credential: str | None = Field(
+        description="The name of the credential in use; null where it is the files of the settings.",
+        examples=["plant-7"],
+    )
+    revision: str | None = Field(description="Its version.", examples=[None])
+    certificate: CertificateAnswer | None = Field(description="The client's certificate, where it has one.")
+    days_left: int | None = Field(
+        description="Whole days until the first certificate ends that is needed; null without any.",
+        examples=[83],
+    )
+    verified: bool = Field(description="Whether the broker's certificate and name are verified.")
+    warnings: list[str] = Field(
+        description="What has to be seen to: an end within 30 days, and a credential that is wanted and not "
+        "in use.",
+        examples=[[]],
+    )
+    credential_days_left: dict[str, int] = Field(
+        description="The same days for each credential of the store, by name.", examples=[{"plant-7": 83}]
+    )
 
 
 class StreamsStatus(BaseModel):
@@ -133,6 +160,7 @@ class Status(BaseModel):
 
     version: str = Field(description="The bridge's version.", examples=["0.1.0"])
     broker: BrokerStatus
+    tls: TlsStatus | None = Field(description="Null for a connection without TLS.")
     authentication: AuthenticationStatus
     streams: StreamsStatus
     schemas: SchemasStatus | None = Field(description="Null where no schemas are set.")
@@ -148,9 +176,12 @@ def create_router(
     hub: Hub,
     counts: ReplyCounts,
     authentication: Authentication,
-    schemas: Schemas | None = None,
+    schemas: Schemas | None,
+    in_use: CredentialInUse,
 ) -> APIRouter:
-    """The call, for one broker link, its hub, its callers, what became of requests, and its schemas."""
+    """The call, for one broker link, its hub, its callers, what became of requests, its schemas, and what the
+    bridge connects with.
+    """
     router = APIRouter(tags=["status"])
 
     @router.get(
@@ -166,6 +197,7 @@ def create_router(
         return Status(
             version=version("tidegate-bridge"),
             broker=_broker(link),
+            tls=_tls(in_use),
             authentication=AuthenticationStatus(
                 required=authentication.is_required, faults=authentication.faults
             ),
@@ -184,6 +216,21 @@ def create_router(
         )
 
     return router
+
+
+def _tls(in_use: CredentialInUse) -> TlsStatus | None:
+    bundle, context, end, credential = in_use.bundle, in_use.options.tls, in_use.end, in_use.credential
+    if bundle is None or context is None:
+        return None
+    return TlsStatus(
+        credential=None if credential is None else credential.name,
+        revision=None if credential is None else credential.revision,
+        certificate=None if bundle.certificate is None else CertificateAnswer.of(bundle.certificate),
+        days_left=None if end is None else end.days_left,
+        verified=context.check_hostname and context.verify_mode is ssl.CERT_REQUIRED,
+        warnings=in_use.warnings,
+        credential_days_left={name: days for name, days in in_use.credential_days().items() if name},
+    )
 
 
 def _schemas(schemas: Schemas) -> SchemasStatus:

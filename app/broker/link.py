@@ -12,7 +12,11 @@ it subscribes to; what the HTTP side publishes, it sends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import secrets
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from app.settings import Settings
@@ -25,9 +29,13 @@ from tidegate.connection import (
     Subscription,
 )
 from tidegate.connections import aiomqtt_connection
-from tidegate.errors import MQTTError
+from tidegate.errors import ConnectRefusedError, MQTTError
+from tidegate.line import Line
 from tidegate.message import Message
-from tidegate.session import Session, SessionState, StateChange
+from tidegate.session import SessionState, StateChange
+from tidegate.swapping_session import SwappingSession
+
+logger = logging.getLogger("tidegate.broker")
 
 
 class Receiver(Protocol):
@@ -64,7 +72,7 @@ class BrokerLink:
     ) -> None:
         self._receiver: Receiver | None = None
         self._connect: Connect = aiomqtt_connection.connect if connect is None else connect
-        self.session = Session(
+        self.session = SwappingSession(
             options,
             on_message=self._deliver,
             on_state=self._on_state,
@@ -92,6 +100,10 @@ class BrokerLink:
         """What the broker said in CONNACK; None without a connection."""
         return self.session.limits
 
+    def use(self, options: ConnectOptions) -> None:
+        """Connect with these, in place of those given at first; before ``start``."""
+        self.session.use(options)
+
     async def start(self) -> None:
         """Begin to connect; returns at once, also where the broker is away."""
         await self.session.start()
@@ -99,6 +111,55 @@ class BrokerLink:
     async def close(self) -> None:
         """Finish what is in flight and say goodbye to the broker."""
         await self.session.close()
+
+    async def swap(self, options: ConnectOptions) -> None:
+        """Go on with the broker in another way, such as with another certificate; decision 9.
+
+        Without a client identifier of its own the bridge is connected twice for a moment, and nothing is
+        missed, doubled or told. With one it goes over to a temporary identifier and back. Where the broker
+        refuses that, where it is AWS IoT, whose policies name identifiers, where it keeps the session, and
+        where there is no connection, the connection is left before the next is made, and streams are told.
+
+        Args:
+            options: how to connect from now on; the client identifier as it is set.
+
+        Raises:
+            MQTTError: it does not work with these; the bridge goes on as before.
+        """
+        session = self.session
+        if session.state is not SessionState.CONNECTED:
+            await session.take_over(options)
+        elif not options.client_id:
+            await session.hand_over(options)
+        elif options.session_expiry_seconds or session.profile == "aws-iot":
+            await self._try_out(options)
+            await session.take_over(options)
+        else:
+            try:
+                await session.hand_over(_under_another_name(options))
+            except ConnectRefusedError as error:
+                logger.warning("the broker takes no second client identifier (%s)", error)
+                await session.take_over(options)
+            else:
+                await self._back_to_its_name(options)
+
+    async def _back_to_its_name(self, options: ConnectOptions) -> None:
+        try:
+            await self.session.hand_over(options)
+        except MQTTError as error:
+            logger.warning(
+                "the bridge keeps a temporary client identifier in place of %s until it is swapped again: %s",
+                options.client_id,
+                error,
+            )
+
+    async def _try_out(self, options: ConnectOptions) -> None:
+        """Connect beside the session in use; that the other name is refused tells nothing."""
+        nobody = Line(lambda _: None, lambda _, __: None, lambda _, __: ())
+        once = replace(_under_another_name(options), session_expiry_seconds=0, clean_start=True)
+        with contextlib.suppress(ConnectRefusedError):
+            connection = await self._connect(once, nobody)
+            await connection.close()
 
     def publish(self, message: Message) -> Coroutine[Any, Any, int]:
         """Publish, and return the broker's reason code; raises what ``Session.publish`` raises."""
@@ -146,9 +207,11 @@ class BrokerLink:
     async def _open(self, options: ConnectOptions, events: ConnectionEvents) -> Connection:
         """Open a connection, and tell what it is before anything comes that is subscribed to again.
 
-        A connection that ends before all is subscribed to again is no change of the session's state.
+        A connection that ends before all is subscribed to again is no change of the session's state. One that
+        is made beside another one tells nothing.
         """
-        receiver = self._receiver if self._was_connected else None
+        is_again = self._was_connected and self.session.state is not SessionState.CONNECTED
+        receiver = self._receiver if is_again else None
         if receiver is not None:
             receiver.broker_down(f"it was lost again: {self.session.last_error}")
         try:
@@ -175,3 +238,7 @@ class BrokerLink:
             if self._was_connected:
                 receiver.broker_up(session_present=change.session_present, refused=change.refused)
             self._was_connected = True
+
+
+def _under_another_name(options: ConnectOptions) -> ConnectOptions:
+    return replace(options, client_id=f"{options.client_id}-{secrets.token_hex(3)}")

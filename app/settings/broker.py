@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import replace
 from typing import Final, Literal, Self
 
@@ -10,7 +9,7 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 from pydantic_settings import BaseSettings
 
 from app.settings.sources import variable
-from tidegate.bundles import bundle_of_files
+from tidegate.bundles import Bundle, bundle_of_files
 from tidegate.connection import ConnectOptions, ProfileChoice, ProtocolVersion
 from tidegate.profiles import check_client_id
 from tidegate.url import parse_url
@@ -120,17 +119,21 @@ class BrokerSettings(BaseSettings):
         check_client_id(self.broker_client_id or options.client_id, options.host, self.broker_profile)
         return self
 
-    def connect_options(self) -> ConnectOptions:
+    def connect_options(self, bundle: Bundle | None = None) -> ConnectOptions:
         """How to reach the broker: its URL, and the settings that win over it.
+
+        Args:
+            bundle: what ``broker_bundle`` gave, where it was asked for before.
 
         Raises:
             TLSError: a certificate or key file cannot be used.
         """
         options = parse_url(self.broker_url).connect_options
+        bundle = bundle or self.broker_bundle()
         given = self.model_fields_set
         return replace(
             options,
-            tls=None if options.tls is None else self._tls(),
+            tls=None if bundle is None else bundle.context(),
             client_id=self.broker_client_id or options.client_id,
             session_expiry_seconds=self.broker_session_expiry_seconds,
             profile=self.broker_profile,
@@ -146,8 +149,16 @@ class BrokerSettings(BaseSettings):
             ),
         )
 
-    def _tls(self) -> ssl.SSLContext:
-        """A certificate that is out of its dates is warned about and used: the broker decides."""
+    def broker_bundle(self) -> Bundle | None:
+        """What the files hold; None for a broker without TLS.
+
+        A certificate that is out of its dates is warned about and used: the broker decides.
+
+        Raises:
+            TLSError: a file cannot be used.
+        """
+        if parse_url(self.broker_url).connect_options.tls is None:
+            return None
         return bundle_of_files(
             ca=self.broker_ca_file,
             certificate=self.broker_certificate_file,
@@ -155,4 +166,4 @@ class BrokerSettings(BaseSettings):
             passphrase=self.broker_key_passphrase.get_secret_value(),
             key_setting=variable("broker_key_passphrase"),
             validity="warn",
-        ).context()
+        )

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import DirectoryPath, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings
+from pydantic import BeforeValidator, DirectoryPath, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from app.settings.hosts import as_host, as_network
+
+
+def _split_list(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 class CredentialSettings(BaseSettings):
@@ -34,6 +42,22 @@ class CredentialSettings(BaseSettings):
     credentials_passphrase: SecretStr = Field(
         SecretStr(""), description="What opens an encrypted key in it.", examples=["…"]
     )
+
+    credentials_test_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)] = Field(
+        (),
+        description="Brokers, besides the configured one, that a caller may have a credential tried at, with "
+        "commas between them: names, with or without a port. An address of a private network, or of this "
+        "machine, is connected to only where it is listed too, itself or as a network.",
+        examples=["broker.example,broker.plant:8884,10.20.0.0/16"],
+    )
+
+    @field_validator("credentials_test_hosts")
+    @classmethod
+    def _check_credentials_test_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for each in hosts:
+            if as_network(each) is None:
+                as_host(each)
+        return hosts
 
     @field_validator("credentials_key")
     @classmethod

@@ -94,6 +94,8 @@ class ConnectOptions:
         will: published by the broker if this client vanishes.
         memory: what earlier connections of the session left; None where it ends with its connection.
         profile: the kind of broker, where its host name and CONNACK do not tell (``tidegate.profiles``).
+        address: where to connect in place of looking ``host`` up, which TLS verifies all the same; not for
+            WebSockets.
     """
 
     host: str = "localhost"
@@ -112,6 +114,7 @@ class ConnectOptions:
     will: Will | None = None
     memory: SessionMemory | None = field(default=None, repr=False, compare=False)
     profile: ProfileChoice = "auto"
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,16 +190,16 @@ class Subscription:
 class ConnectionEvents(Protocol):
     """What a connection tells its owner."""
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, /) -> None:
         """A message arrived."""
 
-    def on_published(self, token: Any, reason_code: int) -> None:
+    def on_published(self, token: Any, reason_code: int, /) -> None:
         """The publish with this token ended with this reason code (0x80 and above: refused)."""
 
-    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Any]) -> Sequence[Carry]:
+    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Any], /) -> Sequence[Carry]:
         """The broker kept the session: what becomes of the exchange of each of these tokens, in order."""
 
-    def on_lost(self, error: MQTTConnectionError) -> None:
+    def on_lost(self, error: MQTTConnectionError, /) -> None:
         """The connection ended, and not by ``close``."""
 
 

@@ -28,6 +28,11 @@ class HeldFilters:
         self._subscriptions: dict[str, Subscription] = {}
         self._left_behind: set[str] = set()
 
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """What is held, as it is made again."""
+        return list(self._subscriptions.values())
+
     def granted(self, subscription: Subscription) -> None:
         """The broker granted a subscription: hold it."""
         self._subscriptions[subscription.filter] = _again(subscription)

@@ -243,6 +243,20 @@ class Outbox:
             left = [flight for flight in left if not flight.message.qos]
         self._send_again(left, str(error))
 
+    def pause(self) -> list[asyncio.Future[int]]:
+        """Hand nothing more to the present connection; its answers still count.
+
+        Returns:
+            What is in flight on it: each is done when it is answered, or its time is up.
+        """
+        self._connection = None
+        return [flight.future for flight in self._flights if not flight.future.done()]
+
+    def connection_replaced(self, connection: Connection, limits: BrokerLimits, error: MQTTError) -> None:
+        """Go on over another connection after a pause; what the earlier one did not answer is taken back."""
+        self.connection_lost(error)
+        self.connection_made(connection, limits)
+
     async def flushed(self, timeout_seconds: float) -> bool:
         """Wait until nothing waits and nothing is in flight; False if the time was up first."""
         if self._is_idle():

@@ -9,6 +9,7 @@
 
 One task (``_run``) owns the connection: it connects, subscribes again to what was accepted before, proves the
 connection with a round trip when nothing else did, and starts over when it is lost. Nobody else connects.
+``tidegate.swapping_session`` has a session whose connection can be exchanged, and uses what is here for that.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ from typing import Any, Final
 
 from tidegate.connection import (
     BrokerLimits,
-    Carry,
     Connect,
     Connection,
     ConnectOptions,
     Subscription,
 )
 from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
-from tidegate.flight import Flight
+from tidegate.handover import close_quickly
 from tidegate.held_filters import HeldFilters, subscribe, unsubscribe
 from tidegate.limits import check_filter
+from tidegate.line import Line
 from tidegate.message import Message
 from tidegate.outbox import Outbox
 from tidegate.reason_codes import describe
 from tidegate.session_opening import SessionOpening
 from tidegate.session_state import SessionState, StateChange
+from tidegate.turnstile import Turnstile
 
 __all__ = ["Session", "SessionState", "StateChange"]
 
@@ -46,7 +48,6 @@ STEADY_SECONDS: Final = 5.0
 """A connection that lasted this long resets the backoff."""
 
 CLOSE_SECONDS: Final = 5.0
-CLOSE_SILENT_SECONDS: Final = 1.0
 
 
 def _ignore(_: object) -> None:
@@ -102,7 +103,9 @@ class Session:
         self._error: MQTTError | None = None
         self._connection: Connection | None = None
         self._limits = BrokerLimits()
-        self._lost: asyncio.Future[MQTTConnectionError] | None = None
+        self._line: Line | None = None
+        self._replaced: asyncio.Future[None] | None = None
+        self._changes = Turnstile()
         self._change = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last_answer_at = 0.0
@@ -216,16 +219,22 @@ class Session:
                 check_filter(each.filter, self._limits)
             return await subscribe(connection, self._limits, subscriptions)
 
-        codes = await self._insist(ask, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
-        for subscription, code in zip(subscriptions, codes, strict=True):
-            if code < 0x80:
-                self._filters.granted(subscription)
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        async with self._changes.passed():
+            codes = await self._insist(ask, timeout)
+            for subscription, code in zip(subscriptions, codes, strict=True):
+                if code < 0x80:
+                    self._filters.granted(subscription)
         return codes
 
     async def unsubscribe(self, filters: Sequence[str], *, timeout_seconds: float | None = None) -> list[int]:
         """Unsubscribe; without a connection it is enough not to subscribe again."""
         if not filters:
             return []
+        async with self._changes.passed():
+            return await self._unsubscribe(filters, timeout_seconds)
+
+    async def _unsubscribe(self, filters: Sequence[str], timeout_seconds: float | None) -> list[int]:
         for each in filters:
             self._filters.drop(each)
         connection = self._connection
@@ -253,6 +262,13 @@ class Session:
 
         await self._insist(ping, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
 
+    async def _stop_running(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
     def expire(self) -> None:
         """Wait no longer for what is to be published, before ``close``; ``Outbox.expire``."""
         self._outbox.expire()
@@ -267,15 +283,11 @@ class Session:
             return
         if self._connection is not None:
             await self._outbox.flushed(flush_seconds)
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self._stop_running()
         connection, self._connection = self._connection, None
         self._outbox.close()
         if connection is not None:
-            await self._close_quickly(connection, CLOSE_SECONDS, ends_session=self._options.clean_start)
+            await close_quickly(connection, CLOSE_SECONDS, ends_session=self._options.clean_start)
         self._set(StateChange(SessionState.CLOSED))
 
     # What the connection tells.
@@ -289,61 +301,56 @@ class Session:
         except Exception:
             logger.exception("the receiver of messages failed on one from %r", message.topic)
 
-    def on_published(self, token: Flight, reason_code: int) -> None:
-        """A publish ended."""
-        self._outbox.on_published(token, reason_code)
-
-    def on_resumed(self, limits: BrokerLimits, tokens: Sequence[Flight]) -> Sequence[Carry]:
-        """The broker kept the session, and these messages had no answer yet."""
-        return self._outbox.on_resumed(limits, tokens)
-
-    def on_lost(self, error: MQTTConnectionError) -> None:
-        """The connection ended."""
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_result(error)
+    def _new_line(self) -> Line:
+        return Line(self.on_message, self._outbox.on_published, self._outbox.on_resumed)
 
     # The one task.
 
-    async def _run(self) -> None:
+    async def _run(self, opened: tuple[Line, Connection] | None = None) -> None:
+        """Keep a connection up, beginning with one that is open already, where there is one."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            self._lost = loop.create_future()
             try:
-                connection = await self._opening.open(self)
+                self._line, connection = opened or await self._open()
             except MQTTError as error:
                 # An attempt that got as far as CONNACK may have resumed what was in flight.
                 self._outbox.connection_lost(error, hung_up=True)
                 self._disconnected(error)
             else:
+                opened = None
                 began_at = loop.time()
                 reason = await self._serve_safely(connection)
                 if loop.time() - began_at >= STEADY_SECONDS:
                     failures = 0
                 self._connection = None
-                hung_up = self._lost.done()
-                self._outbox.connection_lost(self._lost.result() if hung_up else reason, hung_up=hung_up)
+                lost = self._line.lost
+                hung_up = lost.done()
+                self._outbox.connection_lost(lost.result() if hung_up else reason, hung_up=hung_up)
                 self._disconnected(reason)
             ceiling = min(self._reconnect_max_seconds, self._reconnect_min_seconds * 2.0 ** min(failures, 16))
             failures += 1
             await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter, not a secret
+
+    async def _open(self) -> tuple[Line, Connection]:
+        line = self._new_line()
+        return line, await self._opening.open(line)
 
     async def _serve_safely(self, connection: Connection) -> MQTTConnectionError:
         """Whatever goes wrong, the connection is closed and another one is made."""
         try:
             return await self._serve(connection)
         except asyncio.CancelledError:
-            if self._connection is not connection:  # else ``close`` has it
-                await self._close_quickly(connection)
+            if self._connection is None:  # else whoever cancels has it
+                await close_quickly(connection)
             raise
         except Exception as error:
             logger.exception("the session with %s failed", self.address)
-            await self._close_quickly(connection)
+            await close_quickly(self._connection or connection)
             return MQTTConnectionError(f"the session failed: {error!r}")
 
     async def _serve(self, connection: Connection) -> MQTTConnectionError:
         """Use a connection until it is lost, and say why it was."""
-        assert self._lost is not None
         self._answered()
         self._limits = limits = self._opening.limits_of(connection)
         try:
@@ -354,7 +361,7 @@ class Session:
                 timeout_seconds=self._timeout_seconds,
             )
         except (TimeoutError, MQTTConnectionError) as error:
-            await self._close_quickly(connection)
+            await close_quickly(connection)
             return MQTTConnectionError(
                 f"subscribing again failed: {str(error) or 'the broker did not answer'}"
             )
@@ -370,16 +377,24 @@ class Session:
             )
         )
         self._outbox.connection_made(connection, limits)
-        return await self._watch(connection, self._lost)
+        while True:
+            reason = await self._watch()
+            if reason is not None:
+                return reason
 
-    async def _watch(
-        self, connection: Connection, lost: asyncio.Future[MQTTConnectionError]
-    ) -> MQTTConnectionError:
-        """Prove the connection with a round trip whenever nothing else has."""
+    async def _watch(self) -> MQTTConnectionError | None:
+        """Prove the connection with a round trip whenever nothing else has; None when it was exchanged."""
+        connection, line = self._connection, self._line
+        assert connection is not None
+        assert line is not None
         loop = asyncio.get_running_loop()
         interval = self.probe_interval_seconds
+        self._replaced = replaced = loop.create_future()
+        lost = line.lost
         while True:
-            await asyncio.wait([lost], timeout=interval)
+            await asyncio.wait([lost, replaced], timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+            if replaced.done():
+                return None
             if lost.done():
                 return lost.result()
             if loop.time() - self._answered_at < interval:
@@ -389,20 +404,16 @@ class Session:
                     await connection.ping()
                 self._answered()
             except TimeoutError:
-                await self._close_quickly(connection)
+                if replaced.done():
+                    return None
+                await close_quickly(connection)
                 return MQTTConnectionError(f"{self.address} did not answer for {3 * interval:g} s")
             except MQTTConnectionError as error:
+                if replaced.done():
+                    return None
                 return lost.result() if lost.done() else error
 
     # Small parts.
-
-    async def _close_quickly(
-        self, connection: Connection, seconds: float = CLOSE_SILENT_SECONDS, *, ends_session: bool = False
-    ) -> None:
-        """Close a connection, without waiting long for a broker that does not answer."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await connection.close(ends_session=ends_session)
 
     @property
     def _answered_at(self) -> float:

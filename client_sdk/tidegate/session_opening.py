@@ -49,6 +49,25 @@ class SessionOpening:
         """What CONNACK said, within the limits of the broker's profile."""
         return narrowed(connection.limits, self.options.host, self.options.profile)
 
+    def other(self, options: ConnectOptions) -> SessionOpening:
+        """The opening of another session, by the same means.
+
+        Raises:
+            ConfigurationError: the client identifier, or the broker profile, cannot be used.
+        """
+        return SessionOpening(options, self._connect)
+
+    def successor(self, options: ConnectOptions) -> SessionOpening:
+        """The opening that goes on with this session, reached in another way.
+
+        Raises:
+            ConfigurationError: the client identifier, or the broker profile, cannot be used.
+        """
+        opening = SessionOpening(replace(options, client_id=self.options.client_id), self._connect)
+        opening._memory = self._memory
+        opening._is_new = self._is_new
+        return opening
+
     async def open(self, events: ConnectionEvents) -> Connection:
         """Open a connection: the first begins clean, each later one continues; raises as ``Connect`` does."""
         if not self.keeps_session:

@@ -17,8 +17,8 @@ import trustme
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
-from app import doctor
-from app.doctor import Report, Step, examine_bridge, examine_broker
+from app.diagnosis.steps import Report, Step
+from app.doctor import examine_bridge, examine_broker
 from tests.support.bridge import running_bridge
 from tests.support.certificates import Certificates
 from tests.support.issued import issue
@@ -229,7 +229,7 @@ async def test_a_publish_that_is_refused() -> None:
 
 async def test_a_broker_that_takes_and_does_not_deliver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some rules keep messages from readers without a word; the silence is bounded and explained."""
-    monkeypatch.setattr(doctor, "STEP_SECONDS", 1.0)
+    monkeypatch.setattr("app.diagnosis.steps.STEP_SECONDS", 1.0)
     with Mosquitto(acl="topic write #\n") as broker:
         report = await examine_broker(to(broker))
     step = failure(report)
@@ -239,7 +239,7 @@ async def test_a_broker_that_takes_and_does_not_deliver(monkeypatch: pytest.Monk
 
 async def test_a_port_that_accepts_and_stays_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """No step takes longer than its time, whatever is at the other end."""
-    monkeypatch.setattr(doctor, "STEP_SECONDS", 0.5)
+    monkeypatch.setattr("app.diagnosis.steps.STEP_SECONDS", 0.5)
     with socket.create_server((LOOPBACK, 0)) as silent:
         report = await examine_broker(ConnectOptions(host=LOOPBACK, port=silent.getsockname()[1]))
     step = failure(report)

@@ -33,7 +33,7 @@ def test_readiness_follows_the_broker(fresh_mosquitto: Mosquitto) -> None:
     """Ready with the broker, not without it, and ready again when it is back."""
     with running_bridge(fresh_mosquitto.url) as bridge:
         answer = bridge.client.get("/readyz")
-        assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready", "warnings": []})
         fresh_mosquitto.kill()
         wait_until(lambda: bridge.client.get("/readyz").status_code == 503)
         fresh_mosquitto.start()

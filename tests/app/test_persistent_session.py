@@ -17,7 +17,7 @@ from app.hub.listener import Listener
 from app.settings import Settings
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.mosquitto import Mosquitto
-from tidegate.connection import ConnectOptions, Subscription
+from tidegate.connection import Connect, ConnectOptions, Subscription
 from tidegate.message import Message
 from tidegate.session import Session
 
@@ -35,13 +35,17 @@ async def until(holds: Callable[[], bool]) -> None:
 class Bridged:
     """A hub on a link through a proxy, a listener on ``kept/#``, and what it was offered."""
 
-    def __init__(self, port: int, **settings: Any) -> None:
+    def __init__(
+        self, port: int, *, client_id: str | None = None, connect: Connect | None = None, **settings: Any
+    ) -> None:
         chosen = Settings(
-            broker_url=f"mqtt://127.0.0.1:{port}?client_id={next(NAMES)}",
+            broker_url=f"mqtt://127.0.0.1:{port}",
+            broker_client_id=next(NAMES) if client_id is None else client_id,
             broker_keepalive_seconds=3,
             **settings,
         )
-        self.link = BrokerLink(chosen, chosen.connect_options())
+        self.options = chosen.connect_options()
+        self.link = BrokerLink(chosen, self.options, connect=connect)
         self.hub = Hub(self.link)
         self.link.attach(self.hub)
         self.listener = Listener(["kept/#"], qos=2, retained=False)

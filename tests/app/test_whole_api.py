@@ -28,6 +28,7 @@ from schemathesis.checks import (
     unsupported_method,
 )
 
+from app.api.input.credential_body import FILES
 from app.security.authentication import Authentication
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.device import Device, echo
@@ -116,6 +117,11 @@ def soon(seconds: Any, kinds: tuple[type, ...] = (int, float)) -> Any:
         return 0.1 if isinstance(seconds, kinds) and 0 < float(str(seconds)) <= LONGEST else seconds
     except ValueError:
         return seconds
+
+
+schemathesis.serializer.alias(
+    [each for each in FILES if each != "application/octet-stream"], "application/octet-stream"
+)
 
 
 @schemathesis.serializer("application/x-ndjson")

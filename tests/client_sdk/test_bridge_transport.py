@@ -91,6 +91,11 @@ KINDS: dict[ProblemType, type[MQTTError]] = {
     ProblemType.BROKER_TIMEOUT: MQTTTimeoutError,
     ProblemType.NO_REPLY: MQTTTimeoutError,
     ProblemType.TICKETS_UNAVAILABLE: NotConnectedError,
+    # of calls that the SDK does not make
+    ProblemType.FORBIDDEN_TARGET: NotAuthorizedError,
+    ProblemType.CREDENTIAL_UNREADABLE: OutcomeUnknownError,
+    ProblemType.ACTIVATION_FAILED: OutcomeUnknownError,
+    ProblemType.CREDENTIAL_STORE_UNAVAILABLE: NotConnectedError,
 }
 REASON_CODES = {
     ProblemType.NOT_AUTHORIZED: 0x87,

@@ -17,13 +17,13 @@ from tests.support.ports import ReservedPort
 from tidegate.connection import Connection, ConnectionEvents, ConnectOptions, Subscription, Will
 from tidegate.connections.aiomqtt_connection import connect
 from tidegate.errors import (
-    MQTTConnectionError,
     NotAuthorizedError,
     NotConnectedError,
     OutcomeUnknownError,
     QueueFullError,
     UnsupportedError,
 )
+from tidegate.line import Line
 from tidegate.memory import MemoryBroker
 from tidegate.message import Message, Properties
 from tidegate.session import Session, SessionState, StateChange
@@ -413,13 +413,11 @@ async def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1() -> None:
 async def test_the_reason_of_the_brokers_disconnect_is_told() -> None:
     """A broker that says why it closes the connection is quoted."""
     with Mosquitto(extra=["max_packet_size 2000"]) as broker:
-        one = Observed(broker.port)
-        lost: asyncio.Future[MQTTConnectionError] = asyncio.get_running_loop().create_future()
-        one.session.on_lost = lost.set_result  # type: ignore[method-assign,assignment]
-        connection = await connect(ConnectOptions(host="127.0.0.1", port=broker.port), one.session)
+        line = Line(lambda _: None, lambda _, __: None, lambda _, __: ())
+        connection = await connect(ConnectOptions(host="127.0.0.1", port=broker.port), line)
         connection.publish(Message("a", b"x" * 3000, 1), "token")
         async with asyncio.timeout(10):
-            assert "Packet too large" in str(await lost)
+            assert "Packet too large" in str(await line.lost)
 
 
 async def test_the_will_is_published_when_the_client_vanishes(mosquitto: Mosquitto) -> None:

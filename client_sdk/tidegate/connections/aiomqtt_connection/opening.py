@@ -33,7 +33,7 @@ class Opening(aiomqtt.Client):
             message = options.will.message
             will = aiomqtt.Will(message.topic, message.payload, message.qos, message.retain)
         super().__init__(
-            options.host,
+            options.address or options.host,
             options.port,
             username=options.username,
             password=options.password,

@@ -53,7 +53,13 @@ class Traffic(Opening):
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super()._on_socket_open(client, userdata, sock)
         # in place of aiomqtt's reader, which is on its way to the loop already
-        self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read, client, plain)
+        self._loop.call_soon_threadsafe(self._begin_to_read, client, sock, plain)
+
+    def _begin_to_read(self, client: paho.Client, sock: Any, plain: Any) -> None:
+        """Unless the connection is closed already, as by a broker that refuses a certificate."""
+        number = sock.fileno() if client.socket() is not None else -1
+        if number >= 0:
+            self._loop.add_reader(number, self._read, client, plain)
 
     def _read(self, client: paho.Client, plain: socket.socket) -> None:
         """Handle all packets that are there, and no more than a chunk of them."""

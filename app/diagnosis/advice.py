@@ -1,4 +1,4 @@
-"""What a failed step of ``tidegate doctor`` means, and what to do about it."""
+"""What a failed step means, and what to do about it."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def explain_connect(error: MQTTError, options: ConnectOptions) -> StepError:
         )
     return StepError(
         str(error),
-        "The broker may want a client certificate: set TIDEGATE_BROKER_CERTIFICATE_FILE and _KEY_FILE. "
-        "Its log tells more.",
+        "Is it MQTT that answers at this port? The broker may want another client certificate "
+        "(TIDEGATE_BROKER_CERTIFICATE_FILE and _KEY_FILE), or another client identifier. Its log tells more.",
     )
