@@ -45,6 +45,7 @@ bench: $(DEV) ## measure the figures that docs quote
 
 openapi: $(RUN) ## write openapi/ anew from the code
 	$(VENV)/bin/tidegate openapi
+	$(VENV)/bin/tidegate asyncapi
 
 image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_IMAGE= what it stands on
 	deploy/image/build

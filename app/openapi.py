@@ -32,8 +32,24 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
 )
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The whole document, made once and kept with the application."""
+_TAGS: Final = {
+    "publish": "Messages to the broker.",
+    "retained": "What the broker keeps for a topic.",
+    "request": "A message, and the reply of whoever it is for.",
+    "subscribe": "Topics as a stream. Each event and each frame is described by AsyncAPI: `/asyncapi.json`.",
+    "security": "Who the caller is, and tickets for browsers.",
+    "status": "Where the bridge stands.",
+    "health": "For probes.",
+}
+
+
+def document(app: FastAPI, *, cookie: str = "") -> dict[str, Any]:
+    """The whole document, made once and kept with the application.
+
+    Args:
+        app: the application.
+        cookie: the name of the cookie that may hold a token; empty where none may.
+    """
     if app.openapi_schema is None:
         made = get_openapi(
             title=app.title,
@@ -50,14 +66,30 @@ def document(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         made["paths"] = {**paths(), **_without_validation_errors(made["paths"])}
-        made["components"]["securitySchemes"] = _SECURITY_SCHEMES
+        made["components"]["securitySchemes"] = _security_schemes(cookie)
+        made["info"]["license"] = {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"}
+        made["tags"] = [{"name": name, "description": about} for name, about in _TAGS.items()]
         for path, item in made["paths"].items():
             for method, operation in item.items():
                 _add_access(operation, method, path)
+                _add_examples(operation, schemas)
         app.openapi_schema = made
     return app.openapi_schema
 
 
+def _security_schemes(cookie: str) -> dict[str, Any]:
+    """The ways to show who one is; the cookie has the name that it is configured with."""
+    named = {"type": "apiKey", "in": "cookie", "name": cookie or COOKIE_SETTING, "description": _COOKIE}
+    return {**_SECURITY_SCHEMES, "cookie": named}
+
+
+COOKIE_SETTING: Final = "TIDEGATE_JWT_COOKIE"
+"""Stands for the name of the cookie where none is configured."""
+
+_COOKIE: Final = (
+    f"A JWT in the cookie that `{COOKIE_SETTING}` names, where it is set: for pages of an application that "
+    "sets it. Calls that change something have to come from a page that may make them."
+)
 _SECURITY_SCHEMES: Final = {
     "bearer": {
         "type": "http",
@@ -94,7 +126,7 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
     rule = ACCESS.rule(method.upper(), path)
     if rule.is_public:
         return
-    operation["security"] = [{"bearer": []}]
+    operation["security"] = [{"bearer": []}, {"cookie": []}]
     answers = operation["responses"]
     _add_problem(answers, ProblemType.UNAUTHENTICATED)
     _add_problem(answers, ProblemType.UNKNOWN_HOST)
@@ -111,6 +143,16 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
         _add_problem(answers, ProblemType.FORBIDDEN)
         needed = f"Needs the scope `{rule.permission.value}` where authentication is configured."
         operation["description"] = "\n\n".join(filter(None, (operation.get("description"), needed)))
+
+
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Show a request and its answers by the first example of the model, where the operation has none."""
+    places = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for content in (each.get("content", {}) for each in places):
+        for shown in content.values():
+            name = shown.get("schema", {}).get("$ref", "").removeprefix(REF)
+            if name and not shown.keys() & {"example", "examples"}:
+                shown["example"] = schemas[name]["examples"][0]
 
 
 def _add_problem(answers: dict[str, Any], kind: ProblemType) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
@@ -14,6 +14,10 @@ from app.problems import ProblemError, ProblemType, documented
 
 class Alive(BaseModel):
     """The process serves requests."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "alive", "key_memory": "5f0c9a1be27d4c63"}]}
+    )
 
     status: Literal["alive"] = Field("alive", description="Always this.")
     key_memory: str = Field(
@@ -25,6 +29,8 @@ class Alive(BaseModel):
 
 class Ready(BaseModel):
     """The broker answered lately."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
 
     status: Literal["ready"] = Field("ready", description="Always this; what is not ready answers 503.")
 
