@@ -17,6 +17,8 @@ from app.api.input.stream_options import SubscribeRequest
 from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
 from app.api.operations import paths
 from app.api.operations.parts import REF
+from app.api.principal import PrincipalAnswer
+from app.api.status import Status
 from app.api.tickets import TicketAnswer, TicketRequest
 from app.problems import CONTENT_TYPE, Problem, ProblemType, documented
 
@@ -63,6 +65,8 @@ def document(app: FastAPI, *, cookie: str = "") -> dict[str, Any]:
             [(model, "validation") for model in _MODELS], ref_template=REF + "{model}"
         )
         schemas.update(models["$defs"])
+        for shown in (PrincipalAnswer, Status):  # the framework takes their nulls out
+            schemas[shown.__name__]["examples"] = shown.model_json_schema()["examples"]
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         made["paths"] = {**paths(), **_without_validation_errors(made["paths"])}
