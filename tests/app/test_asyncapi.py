@@ -14,10 +14,12 @@ from app.api.stream.frames import PingFrame, PublishFrameModel, SubscribeFrame, 
 from app.asyncapi import CLOSE_CODES
 from app.main import create_app
 from app.problems import ProblemError
+from app.security.authentication import Authentication
 from app.settings import Settings
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.command import ROOT, run_command
 from tests.support.described import Described
+from tests.support.fixed_tokens import FixedTokens
 from tests.support.mosquitto import Mosquitto
 from tests.support.mosquitto_clients import publish
 from tests.support.raw_stream import RawStream
@@ -107,7 +109,9 @@ def test_the_examples_are_what_they_are_examples_of(document: dict[str, Any], de
 
 def test_it_is_served_as_it_is_committed(mosquitto: Mosquitto, document: dict[str, Any]) -> None:
     """To anybody, like the OpenAPI document."""
-    with running_bridge(mosquitto.url, wait_until_ready=False) as bridge:
+    closed = Authentication([FixedTokens()])
+    with running_bridge(mosquitto.url, authentication=closed, wait_until_ready=False) as bridge:
+        assert 401 == bridge.client.get("/v1/status").status_code
         answers = [bridge.client.get("/asyncapi.json") for _ in range(2)]
         assert [document] * 2 == [each.json() for each in answers]
         assert "application/json" == answers[0].headers["content-type"]
@@ -171,7 +175,7 @@ def test_every_event_of_real_streams_is_described(
     if accept != NDJSON:
         assert {f"eventStream.{each}" for each in (form, *controls)} == described.seen
     elif form == "payload":
-        assert set() <= described.seen <= {"lines.payload"}
+        assert {"lines.payload"} == described.seen  # and then it ends, for it has no words for a lag
     else:
         suffix = "CloudEvent" if form == "cloudEvent" else ""
         assert {f"lines.{form}", *(f"lines.{each}{suffix}" for each in controls)} == described.seen
