@@ -129,6 +129,7 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
     """Write down what the access rules ask of a call's caller."""
     rule = ACCESS.rule(method.upper(), path)
     if rule.is_public:
+        operation["security"] = []
         return
     operation["security"] = [{"bearer": []}, {"cookie": []}]
     answers = operation["responses"]
