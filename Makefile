@@ -12,7 +12,7 @@ DEV := $(VENV)/stamp-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check bench openapi image manifests dist lock clean FORCE
+.PHONY: help install run test check bench openapi contract image manifests dist lock clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -45,6 +45,12 @@ bench: $(DEV) ## measure the figures that docs quote
 
 openapi: $(RUN) ## write openapi/ anew from the code
 	$(VENV)/bin/tidegate openapi
+	$(VENV)/bin/tidegate asyncapi
+
+contract: openapi ## make the contract of this tree the one that later ones may not break (docs/releasing.md)
+	mkdir -p openapi/published
+	cp openapi/openapi.yaml openapi/asyncapi.yaml openapi/published/
+	$(VENV)/bin/python -m app.contract_names > openapi/published/names.yaml
 
 image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_IMAGE= what it stands on
 	deploy/image/build

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
+from fastapi import FastAPI
 
 from app import doctor as checks
 from app import key_commands, server, token_commands
@@ -124,22 +126,35 @@ def dev(
         return
 
 
+Output = Annotated[Path, typer.Option(help="The file.")]
+Check = Annotated[
+    bool, typer.Option("--check", help="Write nothing; end with status 1 where the file is not up to date.")
+]
+
+
 @cli.command(epilog="Example: tidegate openapi --check")
-def openapi(
-    output: Annotated[Path, typer.Option(help="The file.")] = Path("openapi/openapi.yaml"),
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Write nothing; end with status 1 where the file is not up to date."),
-    ] = False,
-) -> None:
+def openapi(output: Output = Path("openapi/openapi.yaml"), check: Check = False) -> None:
     """Write the description of the HTTP interface (OpenAPI 3.1)."""
+    _describe("openapi", lambda app: app.openapi(), output, check=check)
+
+
+@cli.command(epilog="Example: tidegate asyncapi --check")
+def asyncapi(output: Output = Path("openapi/asyncapi.yaml"), check: Check = False) -> None:
+    """Write the description of streams and of the WebSocket (AsyncAPI 3)."""
+    _describe("asyncapi", lambda app: app.state.describe_streams(), output, check=check)
+
+
+def _describe(
+    command: str, describe: Callable[[FastAPI], dict[str, Any]], output: Path, *, check: bool
+) -> None:
+    """Write a description into a file, or compare it with the file."""
     try:
-        text = openapi_text(create_app(read_settings()).openapi())
+        text = yaml_text(describe(create_app(read_settings())))
     except MQTTError as error:
         fail(str(error), WRONG_SETTINGS)
     if check:
         if not output.is_file() or output.read_text(encoding="utf-8") != text:
-            fail(f"{output} is not what the code says; run 'tidegate openapi' and commit it", FAILED)
+            fail(f"{output} is not what the code says; run 'tidegate {command}' and commit it", FAILED)
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +206,7 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-def openapi_text(document: dict[str, Any]) -> str:
-    """An OpenAPI document as YAML."""
+def yaml_text(document: dict[str, Any]) -> str:
+    """A document as YAML."""
     plain = json.loads(json.dumps(document))
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))

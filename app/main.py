@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app import openapi
+from app import asyncapi, openapi
 from app.api import console, credential_use, credentials, docs, health, metrics, principal, status
 from app.api.access import Guard
 from app.api.access_log import AccessLog
@@ -134,7 +134,7 @@ def create_app(
                 await tracing.close()
 
     def describe() -> dict[str, Any]:
-        return openapi.document(app)
+        return openapi.document(app, cookie=settings.jwt_cookie)
 
     app: FastAPI = FastAPIOffline(
         docs_url=None,
@@ -147,6 +147,7 @@ def create_app(
         dependencies=[Depends(StrictQuery(describe))],
         telemetry=NO_TELEMETRY,
     )
+    app.state.describe_streams = lambda: asyncapi.document(app)
     app.state.link = link
     app.state.hub = hub
     app.state.in_use = in_use

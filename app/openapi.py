@@ -13,10 +13,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.access import ACCESS, TICKETED
+from app.api.credential_models import TestAnswer
 from app.api.input.stream_options import SubscribeRequest
 from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
 from app.api.operations import paths
 from app.api.operations.parts import REF
+from app.api.principal import PrincipalAnswer
+from app.api.status import Status
 from app.api.tickets import TicketAnswer, TicketRequest
 from app.problems import CONTENT_TYPE, Problem, ProblemType, documented
 
@@ -32,8 +35,25 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
 )
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The whole document, made once and kept with the application."""
+_TAGS: Final = {
+    "publish": "Messages to the broker.",
+    "retained": "What the broker keeps for a topic.",
+    "request": "A message, and the reply of whoever it is for.",
+    "subscribe": "Topics as a stream. Each event and each frame is described by AsyncAPI: `/asyncapi.json`.",
+    "security": "Who the caller is, and tickets for browsers.",
+    "credentials": "TLS credentials for the broker.",
+    "status": "Where the bridge stands.",
+    "health": "For probes.",
+}
+
+
+def document(app: FastAPI, *, cookie: str = "") -> dict[str, Any]:
+    """The whole document, made once and kept with the application.
+
+    Args:
+        app: the application.
+        cookie: the name of the cookie that may hold a token; empty where none may.
+    """
     if app.openapi_schema is None:
         made = get_openapi(
             title=app.title,
@@ -47,17 +67,35 @@ def document(app: FastAPI) -> dict[str, Any]:
             [(model, "validation") for model in _MODELS], ref_template=REF + "{model}"
         )
         schemas.update(models["$defs"])
+        for shown in (PrincipalAnswer, Status, TestAnswer):  # the framework takes their nulls out
+            schemas[shown.__name__]["examples"] = shown.model_json_schema()["examples"]
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         made["paths"] = {**paths(), **_without_validation_errors(made["paths"])}
-        made["components"]["securitySchemes"] = _SECURITY_SCHEMES
+        made["components"]["securitySchemes"] = _security_schemes(cookie)
+        made["info"]["license"] = {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"}
+        made["tags"] = [{"name": name, "description": about} for name, about in _TAGS.items()]
         for path, item in made["paths"].items():
             for method, operation in item.items():
                 _add_access(operation, method, path)
+                _add_examples(operation, schemas)
         app.openapi_schema = made
     return app.openapi_schema
 
 
+def _security_schemes(cookie: str) -> dict[str, Any]:
+    """The ways to show who one is; the cookie has the name that it is configured with."""
+    named = {"type": "apiKey", "in": "cookie", "name": cookie or COOKIE_SETTING, "description": _COOKIE}
+    return {**_SECURITY_SCHEMES, "cookie": named}
+
+
+COOKIE_SETTING: Final = "TIDEGATE_JWT_COOKIE"
+"""Stands for the name of the cookie where none is configured."""
+
+_COOKIE: Final = (
+    f"A JWT in the cookie that `{COOKIE_SETTING}` names, where it is set: for pages of an application that "
+    "sets it. Calls that change something have to come from a page that may make them."
+)
 _SECURITY_SCHEMES: Final = {
     "bearer": {
         "type": "http",
@@ -93,8 +131,9 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
     """Write down what the access rules ask of a call's caller."""
     rule = ACCESS.rule(method.upper(), path)
     if rule.is_public:
+        operation["security"] = []
         return
-    operation["security"] = [{"bearer": []}]
+    operation["security"] = [{"bearer": []}, {"cookie": []}]
     answers = operation["responses"]
     _add_problem(answers, ProblemType.UNAUTHENTICATED)
     _add_problem(answers, ProblemType.UNKNOWN_HOST)
@@ -111,6 +150,16 @@ def _add_access(operation: dict[str, Any], method: str, path: str) -> None:
         _add_problem(answers, ProblemType.FORBIDDEN)
         needed = f"Needs the scope `{rule.permission.value}` where authentication is configured."
         operation["description"] = "\n\n".join(filter(None, (operation.get("description"), needed)))
+
+
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Show a request and its answers by the first example of the model, where the operation has none."""
+    places = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for content in (each.get("content", {}) for each in places):
+        for shown in content.values():
+            name = shown.get("schema", {}).get("$ref", "").removeprefix(REF)
+            if name and not shown.keys() & {"example", "examples"}:
+                shown["example"] = schemas[name]["examples"][0]
 
 
 def _add_problem(answers: dict[str, Any], kind: ProblemType) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,32 @@ from app.credentials.expiry import end_of
 from app.credentials.store import Activation, Credential
 from app.diagnosis.steps import Report, Step
 from tidegate.bundles import Certificate
+
+_CERTIFICATE: Final[dict[str, Any]] = {
+    "subject": "CN=device-7",
+    "issuer": "CN=Plant Issuer",
+    "names": ["device-7.plant.example"],
+    "not_before": "2026-01-01T00:00:00Z",
+    "not_after": "2026-04-01T00:00:00Z",
+    "days_left": 83,
+    "fingerprint": "7c1f0e5a9b3d4862c0aa51e7f4b6d2983e15a7c40d8b96f2e3710c5d4a8b9f06",
+}
+_CREDENTIAL: Final[dict[str, Any]] = {
+    "name": "plant-7",
+    "revision": "9f2c4be1",
+    "stored_at": "2026-01-07T12:00:00Z",
+    "active": True,
+    "active_revision": "9f2c4be1",
+    "days_left": 83,
+    "certificate": _CERTIFICATE,
+    "chain": [],
+    "authorities": [],
+    "warnings": [],
+}
+
+
+def _shown(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
 
 
 class CredentialParts(BaseModel):
@@ -70,6 +96,8 @@ class CertificateAnswer(BaseModel):
 class CredentialAnswer(BaseModel):
     """A credential, without its key."""
 
+    model_config = _shown(_CREDENTIAL)
+
     name: str = Field(description="Its name.", examples=["plant-7"])
     revision: str = Field(description="Names its newest version.", examples=["9f2c…"])
     stored_at: datetime = Field(description="When that version came.")
@@ -123,6 +151,18 @@ class UnreadableCredential(BaseModel):
 class CredentialsAnswer(BaseModel):
     """All credentials of the store."""
 
+    model_config = _shown(
+        {
+            "credentials": [_CREDENTIAL],
+            "unreadable": [
+                {
+                    "name": "plant-8",
+                    "reason": "its key is not in TIDEGATE_CREDENTIALS_KEY",
+                }
+            ],
+        }
+    )
+
     credentials: list[CredentialAnswer] = Field(description="Those that can be read, by name.")
     unreadable: list[UnreadableCredential] = Field(description="Those that cannot.")
 
@@ -152,6 +192,21 @@ class ActivationAnswer(BaseModel):
 
 class ActivationsAnswer(BaseModel):
     """Activations, the newest first."""
+
+    model_config = _shown(
+        {
+            "activations": [
+                {
+                    "name": "plant-7",
+                    "revision": "9f2c4be1",
+                    "at": "2026-01-07T12:05:00Z",
+                    "outcome": "active",
+                    "reason": "",
+                    "by": "alice",
+                }
+            ]
+        }
+    )
 
     activations: list[ActivationAnswer] = Field(description="At most a hundred are kept.")
 
@@ -215,6 +270,33 @@ class TestAnswer(BaseModel):
     """What came of a test; after a step that failed, none was taken."""
 
     __test__ = False
+    model_config = _shown(
+        {
+            "name": "plant-7",
+            "revision": "9f2c4be1",
+            "address": "broker.example:8883",
+            "ok": False,
+            "verdict": "Failed at: TCP.",
+            "steps": [
+                {
+                    "name": "DNS",
+                    "ok": True,
+                    "milliseconds": 1.5,
+                    "detail": "192.0.2.7",
+                    "advice": "",
+                    "tls": None,
+                },
+                {
+                    "name": "TCP",
+                    "ok": False,
+                    "milliseconds": 0.8,
+                    "detail": "nothing listens at port 8883",
+                    "advice": "check the port, and whether the broker runs",
+                    "tls": None,
+                },
+            ],
+        }
+    )
 
     name: str = Field(description="Of the credential.", examples=["plant-7"])
     revision: str = Field(description="Of the version.")

@@ -29,7 +29,10 @@ STORE_PROBLEMS: Final = (
 
 Name = Annotated[
     str,
-    Path(description="A name: 1 to 63 lower-case letters, digits and hyphens.", examples=["plant-7"]),
+    Path(
+        description="A name: 1 to 63 lower-case letters, digits and hyphens.",
+        openapi_examples={"name": {"value": "plant-7"}},
+    ),
 ]
 
 _ERRORS: Final[tuple[tuple[type[CredentialStoreError], ProblemType], ...]] = (

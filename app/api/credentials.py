@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -30,9 +30,15 @@ Expired = Annotated[
     Validity,
     Query(
         description="`warn` takes certificates that have expired, or are not valid yet, with a warning.",
-        examples=["warn"],
+        openapi_examples={"warn": {"value": "warn"}},
     ),
 ]
+
+_PARTS: Final = {
+    "ca": "-----BEGIN CERTIFICATE-----\n…",
+    "certificate": "-----BEGIN CERTIFICATE-----\n…",
+    "private_key": "-----BEGIN PRIVATE KEY-----\n…",
+}
 
 
 def create_router(in_use: CredentialInUse, *, body_timeout_seconds: float) -> APIRouter:
@@ -143,7 +149,7 @@ def create_router(in_use: CredentialInUse, *, body_timeout_seconds: float) -> AP
 
 
 def _upload() -> dict[str, Any]:
-    binary = {"schema": {"type": "string", "format": "binary"}}
+    binary = {"schema": {"type": "string", "format": "binary"}, "example": "the bytes of the file"}
     return {
         "parameters": [
             {
@@ -157,7 +163,7 @@ def _upload() -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": CredentialParts.model_json_schema()},
+                JSON: {"schema": CredentialParts.model_json_schema(), "example": _PARTS},
                 **dict.fromkeys(FILES, binary),
             },
         },

@@ -1,4 +1,4 @@
-"""``/docs``: the API's description as a page; its policy lets it load nothing from another host."""
+"""``/docs``: the API's description as a page that loads nothing from another host; ``/asyncapi.json``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import re
 from hashlib import sha256
 from typing import Final
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 
 PATH: Final = "/docs"
 OPENAPI: Final = "/openapi.json"
+ASYNCAPI: Final = "/asyncapi.json"
 FILES: Final = "/static-offline-docs"
 """Where fastapi-offline serves the page's own files."""
 
@@ -28,6 +30,15 @@ _POLICY: Final = (
 )
 
 router = APIRouter(include_in_schema=False)
+
+
+@router.get(ASYNCAPI)
+async def get_asyncapi(request: Request) -> Response:
+    """What streams and the WebSocket carry (AsyncAPI 3); made once and kept with the application."""
+    state = request.app.state
+    if not hasattr(state, "described_streams"):
+        state.described_streams = orjson.dumps(state.describe_streams())
+    return Response(state.described_streams, media_type="application/json")
 
 
 @router.get(PATH)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.broker.link import BrokerLink
 from app.credentials.in_use import CredentialInUse
@@ -15,6 +15,10 @@ from app.problems import ProblemError, ProblemType, documented
 
 class Alive(BaseModel):
     """The process serves requests."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "alive", "key_memory": "5f0c9a1be27d4c63"}]}
+    )
 
     status: Literal["alive"] = Field("alive", description="Always this.")
     key_memory: str = Field(
@@ -26,6 +30,8 @@ class Alive(BaseModel):
 
 class Ready(BaseModel):
     """The broker answered lately."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready", "warnings": []}]})
 
     status: Literal["ready"] = Field("ready", description="Always this; what is not ready answers 503.")
     warnings: list[str] = Field(

@@ -11,6 +11,10 @@ from app.problems import ProblemType, documented
 
 TEXT: Final = "text/plain"
 OPEN_METRICS: Final = "application/openmetrics-text"
+_EXAMPLE: Final = (
+    "# HELP tidegate_filters Topic filters held at the broker.\n"
+    "# TYPE tidegate_filters gauge\ntidegate_filters 3.0\n"
+)
 
 
 def create_router(exposition: Exposition) -> APIRouter:
@@ -26,8 +30,8 @@ def create_router(exposition: Exposition) -> APIRouter:
             200: {
                 "description": "The metrics; docs/operating.md says what each one means.",
                 "content": {
-                    TEXT: {"schema": {"type": "string"}},
-                    OPEN_METRICS: {"schema": {"type": "string"}},
+                    TEXT: {"schema": {"type": "string"}, "example": _EXAMPLE},
+                    OPEN_METRICS: {"schema": {"type": "string"}, "example": f"{_EXAMPLE}# EOF\n"},
                 },
             },
             **documented(ProblemType.UNKNOWN_PARAMETER),

@@ -42,6 +42,13 @@ MQTTBytes = Annotated[
     bytes, BeforeValidator(_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 ]
 MQTTString = Annotated[str, AfterValidator(_string)]
+Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+UserProperty = Annotated[
+    tuple[MQTTString, MQTTString],
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}),
+]
+"""A name and its value."""
+
 StrictQoS = Annotated[int, Field(strict=True, ge=0, le=2)]
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True)
@@ -67,7 +74,7 @@ class MessageProperties(BaseModel):
     payload_format: Annotated[int, Field(strict=True, ge=0, le=1)] | None = Field(
         None, description="1 says that the payload is UTF-8 text, 0 that it is any bytes.", examples=[1]
     )
-    user_properties: list[tuple[MQTTString, MQTTString]] = Field(
+    user_properties: list[UserProperty] = Field(
         default_factory=list,
         description="Pairs of a name and a value; names may repeat, and the order is kept.",
         examples=[[["unit", "celsius"]]],
@@ -140,6 +147,29 @@ class PublishAnswer(BaseModel):
         "too. Always 0 with QoS 0 or MQTT 3.1.1, which have no such code."
     )
     reason: str = Field(description="That reason code's name.")
+
+
+class ReceivedProperties(BaseModel):
+    """MQTT 5 properties of a message from the broker (MQTT 5 §3.3.2.3), those that it has."""
+
+    payload_format: int | None = Field(None, description="1: the payload is UTF-8 text; 0: any bytes.")
+    message_expiry: int | None = Field(
+        None, description="Seconds after which the broker forgets the message.", examples=[3600]
+    )
+    content_type: str | None = Field(
+        None, description="What the payload is, as a rule a MIME type.", examples=["application/json"]
+    )
+    response_topic: str | None = Field(
+        None, description="Where an answer is expected.", examples=["replies/7"]
+    )
+    correlation_data: Base64 | None = Field(
+        None, description="Bytes that tie an answer to its request, in base64.", examples=["cmVxLTc="]
+    )
+    user_properties: list[UserProperty] | None = Field(
+        None,
+        description="Pairs of a name and a value; names may repeat, and the order is kept.",
+        examples=[[["unit", "celsius"]]],
+    )
 
 
 class PayloadFault(BaseModel):
@@ -239,6 +269,6 @@ class RetainedMessage(BaseModel):
     qos: Literal[0, 1, 2] = Field(description="The quality of service that it arrived with.")
     retain: bool = Field(description="True: it is the kept message.")
     time: str = Field(description="When it arrived at the bridge (RFC 3339, UTC).")
-    properties: dict[str, Any] = Field(description="Its MQTT 5 properties, those that it has.")
+    properties: ReceivedProperties = Field(description="Its MQTT 5 properties, those that it has.")
     valid: bool = Field(True, description="False where it does not match its JSON Schema; else left out.")
     fault: PayloadFault | None = Field(None, description="Why it does not; else left out.")

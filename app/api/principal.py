@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import principal_of
 from app.problems import ProblemType, documented
@@ -23,6 +23,21 @@ class GrantAnswer(BaseModel):
 
 class PrincipalAnswer(BaseModel):
     """Who the caller is, and what it may do."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "subject": "panel-3",
+                    "source": "api_key",
+                    "scopes": ["status:read"],
+                    "expires_at": None,
+                    "publish": [{"filter": "lamps/7/set", "qos": 1, "retain": False}],
+                    "subscribe": [{"filter": "plant/7/#", "qos": 1, "retain": True}],
+                }
+            ]
+        }
+    )
 
     subject: str = Field(description="Its name.", examples=["panel-3"])
     source: Source = Field(description="How it showed who it is; `none` where nobody has to.")

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.credential_models import CertificateAnswer
 from app.broker.link import BrokerLink
@@ -157,6 +157,39 @@ class AuthenticationStatus(BaseModel):
 
 class Status(BaseModel):
     """Where a bridge stands."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": "0.1.0",
+                    "broker": {
+                        "state": "connected",
+                        "address": "localhost:1883",
+                        "profile": "generic",
+                        "last_round_trip_seconds_ago": 0.8,
+                        "last_error": None,
+                        "in_flight": 3,
+                        "waiting": 0,
+                        "limits": None,
+                    },
+                    "tls": None,
+                    "authentication": {"required": True, "faults": []},
+                    "streams": {"open": 12, "ended": {"client_left": 12}, "kept_messages": 4096},
+                    "schemas": None,
+                    "requests": {
+                        "waiting": 2,
+                        "answered": 120,
+                        "timed_out": 1,
+                        "late_replies": 1,
+                        "unmatched_replies": 0,
+                    },
+                    "subscriptions": [{"filter": "sensors/#", "qos": 1, "listeners": 3}],
+                    "subscriptions_total": 1,
+                }
+            ]
+        }
+    )
 
     version: str = Field(description="The bridge's version.", examples=["0.1.0"])
     broker: BrokerStatus

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
+from app.hub.control import LagFacts
 from app.hub.counts import HubCounts
 from app.hub.event import ControlEvent, Event
 
@@ -123,7 +124,7 @@ class DroppingBuffer(Buffer):
     def _told(self) -> list[Event | ControlEvent]:
         told: list[Event | ControlEvent] = []
         if self._dropped:
-            told.append(ControlEvent("lag", {"dropped": self._dropped}))
+            told.append(LagFacts(dropped=self._dropped).event())
             if self._counts is not None:
                 self._counts.lagged += 1
                 self._counts.dropped += self._dropped
@@ -224,7 +225,7 @@ class ConflatingBuffer(DroppingBuffer):
         told = super()._told()
         counts = self._counts
         if conflated and not self._always:
-            told.insert(0, ControlEvent("lag", {"conflated": conflated}))
+            told.insert(0, LagFacts(conflated=conflated).event())
             if counts is not None:
                 counts.lagged += 1
                 counts.conflated += conflated

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from app.hub.control import BrokerFacts, GapFacts
 from app.hub.counts import HubCounts
 from app.hub.event import ControlEvent, Event, Fault
 from app.hub.filter_sets import FilterSets
@@ -161,7 +162,7 @@ class Hub:
                 self.counts.gaps[gap.facts["reason"]] += 1
         elif last_event_id:
             position = None
-            gap = ControlEvent("gap", {"reason": "unknown_id", "last_event_id": last_event_id})
+            gap = GapFacts("unknown_id", last_event_id).event()
             self.counts.gaps["unknown_id"] += 1
             listener.replay([gap])
         asks_retained = listener.retained and complete != set(listener.filters)
@@ -302,8 +303,8 @@ class Hub:
     def _tell_return(self, *, session_present: bool) -> None:
         """Tell that the connection is back, and whoever may have missed something of it."""
         self._told_up = session_present
-        self._tell(ControlEvent("broker", {"state": "up", "session_present": session_present}))
-        gap = ControlEvent("gap", {"reason": "broker_connection"}, sequence=self._next_sequence())
+        self._tell(BrokerFacts("up", session_present=session_present).event())
+        gap = GapFacts("broker_connection").event(sequence=self._next_sequence())
         told: dict[Listener, None] = {}
         for entry in self._filters:
             # A session that the broker kept has what came for it, of QoS 1 and 2 (MQTT 5 §4.1).
@@ -365,4 +366,4 @@ class Hub:
 
 
 def _down(reason: str) -> ControlEvent:
-    return ControlEvent("broker", {"state": "down", "reason": reason})
+    return BrokerFacts("down", reason).event()

@@ -20,6 +20,7 @@ from enum import Enum
 from typing import ClassVar, Final, Protocol
 
 from app.hub.buffers import Buffer, Policy, make_buffer, take_head
+from app.hub.control import CloseFacts
 from app.hub.event import ControlEvent, Event
 from tidegate.topics import matches, split_share
 
@@ -55,7 +56,7 @@ class CloseReason(Enum):
 
     def event(self) -> ControlEvent:
         """The last event of the stream."""
-        return ControlEvent("close", {"reason": self.reason, "may_reconnect": self.may_reconnect})
+        return CloseFacts(self.reason, self.may_reconnect).event()
 
 
 class Writer(Protocol):

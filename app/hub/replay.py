@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from app.hub.control import GapFacts
 from app.hub.event import ControlEvent, Event
 from app.hub.filters import Filters
 from app.hub.listener import Listener
@@ -40,7 +41,7 @@ def take_replay(listener: Listener, position: Position, filters: Filters, added:
     missed: dict[int, Event] = {}
     lacking = set(listener.filters)
     complete: set[str] = set()
-    reason = ""
+    reason: Literal["not_kept", "broker_connection"] = "not_kept"
     for entry in live:
         track = entry.track
         filters.keep(entry)
@@ -61,8 +62,8 @@ def take_replay(listener: Listener, position: Position, filters: Filters, added:
     events: list[Event | ControlEvent] = [missed[sequence] for sequence in sorted(missed)]
     gap: ControlEvent | None = None
     if lacking:
-        facts = {"reason": reason or "not_kept", "last_event_id": str(position)}
-        gap = ControlEvent("gap", {**facts, "filters": sorted(lacking)})
-        gap.sequence = events[0].sequence - 1 if events else 0
+        gap = GapFacts(reason, str(position), sorted(lacking)).event(
+            sequence=events[0].sequence - 1 if events else 0
+        )
         events.insert(0, gap)
     return Replay(events, complete, gap)

@@ -19,6 +19,9 @@ from tests.support.websocket import SocketClient
 
 STATUS: Final = Rule(permission=Permission.STATUS_READ)
 
+READS_CREDENTIALS: Final = Rule(permission=Permission.CREDENTIALS_READ)
+CHANGES_CREDENTIALS: Final = Rule(permission=Permission.CREDENTIALS_WRITE)
+
 RULES: Final = {
     "publish_topic": GRANTS,
     "publish_topic_by_query": GRANTS,
@@ -39,6 +42,13 @@ RULES: Final = {
     "create_ticket": GRANTS,
     "get_status": STATUS,
     "get_metrics": Rule(permission=Permission.METRICS_READ),
+    "list_credentials": READS_CREDENTIALS,
+    "get_credential": READS_CREDENTIALS,
+    "list_activations": READS_CREDENTIALS,
+    "put_credential": CHANGES_CREDENTIALS,
+    "delete_credential": CHANGES_CREDENTIALS,
+    "test_credential": CHANGES_CREDENTIALS,
+    "activate_credential": CHANGES_CREDENTIALS,
     "get_livez": PUBLIC,
     "get_readyz": PUBLIC,
 }
@@ -110,7 +120,7 @@ def test_the_document_says_what_each_operation_asks_for(bridge: Bridge) -> None:
     for item in document["paths"].values():
         for operation in item.values():
             rule = RULES[operation["operationId"]]
-            assert (rule != PUBLIC) == ("security" in operation)
+            assert (rule != PUBLIC) == bool(operation["security"])
             assert (rule != PUBLIC) == ("401" in operation["responses"])
             if rule.permission is not None:
                 assert rule.permission.value in operation["description"]

@@ -12,7 +12,6 @@ from deploy.chart import objects, render
 from tests.support.chart import (
     EXAMPLES,
     example,
-    is_elsewhere,
     merged,
     of_kind,
     pod,
@@ -56,8 +55,7 @@ def test_the_bridge_reads_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> N
         }
     )
     for name, value in settings_of(objects(render(values))).items():
-        if not is_elsewhere(name):
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value)
     settings = Settings()
     assert (134217728, 2.5) == (settings.journal_max_bytes, settings.publish_timeout_seconds)
     assert ("debug", True, 20.0) == (settings.log_level, settings.insecure, settings.drain_seconds)

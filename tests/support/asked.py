@@ -10,11 +10,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: its path, and the Idempotency-Key and Authorization that came with it."""
+    """One request: its path, the Idempotency-Key and Authorization that came with it, and its method."""
 
     path: str
     key: str | None
     authorization: str | None
+    method: str
 
 
 @dataclass
@@ -49,7 +50,7 @@ class _Middleware:
             return
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         path = scope["path"]
-        asked = Asked(path, headers.get("idempotency-key"), headers.get("authorization"))
+        asked = Asked(path, headers.get("idempotency-key"), headers.get("authorization"), scope["method"])
         self._requests.seen.append(asked)
         answers = self._requests.answers.get(path, [])
         status = None if not answers else answers[0] if len(answers) == 1 else answers.pop(0)

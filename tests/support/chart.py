@@ -18,9 +18,6 @@ from tests.support.kubernetes import pod_specs
 EXAMPLES: Final = sorted((ROOT / "deploy" / "helm" / "examples").glob("*.yaml"))
 LEAST: Final[dict[str, Any]] = {"broker": {"url": "mqtt://mosquitto:1883"}, "access": {"insecure": True}}
 
-_ELSEWHERE: Final = ("TIDEGATE_API_KEYS_", "TIDEGATE_CREDENTIALS_", "TIDEGATE_JWT_", "TIDEGATE_MANAGEMENT_")
-"""Settings of parts that are built beside the chart."""
-
 
 def example(path: Path) -> dict[str, Any]:
     """The values of an example."""
@@ -73,9 +70,4 @@ def settings_of(made: list[dict[str, Any]]) -> dict[str, str]:
 def unknown_to_the_bridge(names: list[str]) -> list[str]:
     """Those of these variables that the bridge would refuse to start for."""
     known = {variable(name) for name in Settings.model_fields}
-    return [name for name in names if name not in known and not is_elsewhere(name)]
-
-
-def is_elsewhere(name: str) -> bool:
-    """Whether a setting is one of a part that is built beside the chart."""
-    return name.startswith(_ELSEWHERE)
+    return [name for name in names if name not in known]

@@ -62,7 +62,7 @@ def _topic_name(text: str) -> str:
 QoS = Annotated[Literal[0, 1, 2], BeforeValidator(_qos)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 PayloadFormat = Annotated[Literal[0, 1], BeforeValidator(_payload_format)]
-Seconds = Annotated[int, BeforeValidator(_seconds), Field(ge=0, le=MAX_SECONDS)]
+Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS), BeforeValidator(_seconds)]
 TopicName = Annotated[
     str,
     AfterValidator(_topic_name),

@@ -11,7 +11,15 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import orjson
 from msgspec import Raw
-from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from app.api.input.publish_request import Request, RequestReader
 from app.api.input.stream_options import SubscriptionOptions
@@ -41,25 +49,45 @@ def _frame_id(value: object) -> object:
 
 
 Id = int | str
-FrameId = Annotated[int | str, PlainValidator(_frame_id)]
-_STRICT: Final = ConfigDict(extra="forbid", frozen=True)
+FrameId = Annotated[
+    int | str,
+    PlainValidator(_frame_id),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": -MAX_ID, "maximum": MAX_ID},
+                {"type": "string", "maxLength": MAX_ID_CHARACTERS},
+            ]
+        }
+    ),
+]
+_OP: Any = Field(description="What is to be done.")
+_OWN_ID: Any = Field(description="Of the client's choice; the answer brings it back.", examples=[1])
 
 
 class SubscribeFrame(SubscriptionOptions):
     """Follow topics; the subscription is known by the frame's id."""
 
-    op: Literal["subscribe"]
-    id: FrameId
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"op": "subscribe", "id": 1, "topics": ["sensors/#"], "qos": 1}]}
+    )
+
+    op: Literal["subscribe"] = _OP
+    id: FrameId = _OWN_ID
 
 
 class UnsubscribeFrame(BaseModel):
     """End a subscription."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"op": "unsubscribe", "id": 3, "subscription": 1}]},
+    )
 
-    op: Literal["unsubscribe"]
-    id: FrameId
-    subscription: FrameId
+    op: Literal["unsubscribe"] = _OP
+    id: FrameId = _OWN_ID
+    subscription: FrameId = Field(description="The id of the frame that subscribed.", examples=[1])
 
 
 class PublishFrame(NamedTuple):
@@ -69,11 +97,19 @@ class PublishFrame(NamedTuple):
     message: Message
 
 
-class _PublishModel(PublishRequest):
-    """What such a frame looks like."""
+class PublishFrameModel(PublishRequest):
+    """Publish a message; the answer comes when the broker has taken it."""
 
-    op: Literal["publish"]
-    id: FrameId
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"op": "publish", "id": 2, "topic": "lamp/set", "payload": "on", "encoding": "text"},
+            ]
+        }
+    )
+
+    op: Literal["publish"] = _OP
+    id: FrameId = _OWN_ID
 
 
 class _PublishMembers(Request, kw_only=True):
@@ -87,10 +123,12 @@ class _PublishMembers(Request, kw_only=True):
 class PingFrame(BaseModel):
     """Ask for an answer."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"examples": [{"op": "ping", "id": 4}]}
+    )
 
-    op: Literal["ping"]
-    id: FrameId
+    op: Literal["ping"] = _OP
+    id: FrameId = _OWN_ID
 
 
 Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | PingFrame
@@ -98,11 +136,11 @@ Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | PingFrame
 _MODELS: Final[dict[str, tuple[type[BaseModel], TypeAdapter[Any]]]] = {
     "subscribe": (SubscribeFrame, TypeAdapter(SubscribeFrame)),
     "unsubscribe": (UnsubscribeFrame, TypeAdapter(UnsubscribeFrame)),
-    "publish": (_PublishModel, TypeAdapter(_PublishModel)),
+    "publish": (PublishFrameModel, TypeAdapter(PublishFrameModel)),
     "ping": (PingFrame, TypeAdapter(PingFrame)),
 }
 _id: Final[TypeAdapter[int | str]] = TypeAdapter(FrameId)
-_read_publish: Final = RequestReader(_PublishMembers, _PublishModel).read
+_read_publish: Final = RequestReader(_PublishMembers, PublishFrameModel).read
 _lines: Final = LinesForm()
 
 
