@@ -17,8 +17,8 @@ from tests.support.mosquitto import Mosquitto
 
 IMAGES: Final = ROOT / "docs" / "images"
 MILLISECONDS: Final = 20_000
-WIDTH: Final = 1200
-HEIGHT: Final = 760
+WIDTH: Final = 1280
+HEIGHT: Final = 960
 ROUNDS: Final = 12
 """How many values each sensor has told when the picture is taken."""
 
@@ -52,6 +52,7 @@ def take_console(bridge: Bridge, path: Path) -> None:
         expect(row).to_have_count(1)
         page.locator("[role=treeitem]:visible", has=page.locator('.name:text-is("temperature")')).last.click()
         expect(page.locator("#details")).to_be_visible()
+        page.evaluate("window.scrollTo(0, 0)")
         page.screenshot(path=path)
 
 
