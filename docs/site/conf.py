@@ -1,7 +1,8 @@
 """The site that `make docs` builds from the Markdown of this repository.
 
 Rule 1: a page is plain Markdown that reads well on a code host; nothing in it is for the builder alone.
-Rule 2: docs/README.md is the index, and the navigation is made from its lists: a page that it does not link to fails the build.
+Rule 2: docs/README.md is the index, and the navigation is made from its lists: a page that it does not link to
+fails the build.
 Rule 3: every link and anchor inside the repository has to lead somewhere; the builder's warnings are errors.
 Rule 4: the site loads nothing from another host.
 """

@@ -73,11 +73,14 @@ def test_more_streams_than_a_browser_has_connections(page: Page) -> None:
     """All are open at once over HTTP/2, a publish goes through beside them, and each gets it."""
     seen = page.evaluate(
         """async (count) => {
-            const sources = Array.from({ length: count }, () => new EventSource("/v1/subscribe?topic=nginx/many"));
-            await Promise.all(sources.map((source) => new Promise((open) => (source.onopen = open))));
-            const messages = sources.map((source) => new Promise((got) => (source.onmessage = (event) => got(event.data))));
+            const url = "/v1/subscribe?topic=nginx/many";
+            const sources = Array.from({ length: count }, () => new EventSource(url));
+            const each = (event) =>
+                sources.map((source) => new Promise((seen) => source.addEventListener(event, seen)));
+            await Promise.all(each("open"));
+            const messages = each("message");
             await fetch("/v1/topics/nginx/many", { method: "POST", body: "7" });
-            const payloads = (await Promise.all(messages)).map((data) => JSON.parse(data).payload);
+            const payloads = (await Promise.all(messages)).map(({ data }) => JSON.parse(data).payload);
             sources.forEach((source) => source.close());
             return payloads;
         }""",
@@ -95,7 +98,8 @@ def test_a_websocket_of_the_same_origin(page: Page) -> None:
             socket.onopen = () => socket.send('{"id": 1, "op": "subscribe", "topics": ["nginx/socket"]}');
             socket.onmessage = ({ data }) => {
                 const frame = JSON.parse(data);
-                if (frame.id === 1) socket.send('{"id": 2, "op": "publish", "topic": "nginx/socket", "payload": 8}');
+                const published = { id: 2, op: "publish", topic: "nginx/socket", payload: 8 };
+                if (frame.id === 1) socket.send(JSON.stringify(published));
                 if (frame.op === "message") resolve(frame.payload);
             };
         })"""

@@ -16,11 +16,12 @@ import typer
 import yaml
 
 from app.cli import cli
+from app.problems import ProblemType
 from app.settings import Settings
 from app.settings.sources import variable
 from deploy.chart import render
 from tests.support.command import ROOT
-from tests.support.markdown import Block, blocks, inline_code, links, pages
+from tests.support.markdown import DOCS, Block, blocks, inline_code, links, pages
 
 LANGUAGES: Final = {"", "console", "sh", "python", "json", "yaml", "js", "mermaid", "nginx"}
 SETTINGS: Final = {variable(name) for name in Settings.model_fields}
@@ -29,6 +30,8 @@ SETTING: Final = re.compile(r"\bTIDEGATE_[A-Z0-9]+(?:_[A-Z0-9]+)*(_[*…])?")
 PATH: Final = re.compile(r"(?<![\w.])/v1/[\w{}./-]*(…)?")
 THREADS: Final = {"tidegate log"}
 """Names between backquotes that look like commands."""
+FIXTURES: Final = {"tidegate_broker"}
+"""Names between backquotes that look like metrics: the SDK's fixture for pytest."""
 TARGET: Final = re.compile(r"^make ([a-z]+)\b")
 WORDS: Final = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S+/)?tidegate (?P<arguments>.+)")
 
@@ -84,9 +87,7 @@ def test_yaml_can_be_read() -> None:
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_a_shell_can_parse_commands(shell: str) -> None:
     """Quotes are closed, and what is after them is where it should be."""
-    text = "\n".join(
-        re.sub(r"^\$ ", "", block.text, flags=re.MULTILINE) for block in blocks("console", "sh")
-    )
+    text = "\n".join(re.sub(r"^\$ ", "", block.text, flags=re.MULTILINE) for block in blocks("console", "sh"))
     parsed = subprocess.run([shell, "-n"], input=text, capture_output=True, text=True, check=False)
     assert (0, "") == (parsed.returncode, parsed.stderr)
 
@@ -107,7 +108,7 @@ def options_and_name(command: Any, words: list[str]) -> tuple[set[str], list[str
     """The options of the command that the words name, and the words behind its name."""
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
-    assert not hasattr(command, "commands") or not words or words[0].startswith("-"), words
+    assert not hasattr(command, "commands") or not words or words[0].startswith(("-", "…")), words
     return {option for each in command.params for option in each.opts} | {"-h", "--help"}, words
 
 
@@ -140,6 +141,26 @@ def test_paths_that_are_named_are_there() -> None:
                 assert any(each.startswith(path) for each in paths), f"{page}: {path}"
             else:
                 assert any(shape.fullmatch(path) for shape in shapes), f"{page}: {path}"
+
+
+def test_problems_that_are_named_are_there() -> None:
+    """A name behind a status is a type of problem that has this status."""
+    statuses = {kind.slug: kind.status for kind in ProblemType}
+    count = 0
+    for page, text in all_texts():
+        for status, slug in re.findall(r"\b([45]\d\d) `([a-z]+(?:-[a-z]+)*)`", text):
+            assert statuses.get(slug) == int(status), f"{page}: {status} {slug}"
+            count += 1
+    assert count > 40
+
+
+def test_metrics_that_are_named_are_there() -> None:
+    """On the operating page, which is held to what the bridge exposes."""
+    listed = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "operating.md").read_text(), re.MULTILINE))
+    for page, text in all_texts():
+        if page != "docs/operating.md":
+            named = set(re.findall(r"`(tidegate_[a-z_]+|process_[a-z_]+)`", text))
+            assert named - listed <= FIXTURES, page
 
 
 def test_targets_that_are_named_are_there() -> None:

@@ -1,4 +1,4 @@
-"""The site of ``make docs``: it builds without a warning, has every page, and loads nothing from another host."""
+"""The site of ``make docs``: no warning, every page, and nothing from another host."""
 
 from __future__ import annotations
 
