@@ -39,7 +39,7 @@ check: $(DEV) ## lint, format, types, import contracts, declared dependencies
 	cd client_sdk && ../$(VENV)/bin/deptry .
 
 docs: $(DEV) ## make a site of docs/ in build/site; a warning is an error
-	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs/site -d build/doctrees . build/site
+	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -c docs/site -d build/doctrees . build/site
 
 screenshots: $(DEV) ## take the pictures in docs/ anew
 	@.ci/require mosquitto=mosquitto chromium=chromium

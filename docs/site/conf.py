@@ -1,7 +1,7 @@
 """The site that `make docs` builds from the Markdown of this repository.
 
 Rule 1: a page is plain Markdown that reads well on a code host; nothing in it is for the builder alone.
-Rule 2: docs/README.md is the index, and the navigation is made from its lists: a page that it does not link to
+Rule 2: docs/README.md is the index, and the navigation is made from its lists: a page that it does not name
 fails the build.
 Rule 3: every link and anchor inside the repository has to lead somewhere; the builder's warnings are errors.
 Rule 4: the site loads nothing from another host.
@@ -44,6 +44,7 @@ myst_enable_extensions = ["strikethrough"]
 html_theme = "furo"
 html_title = "Tidegate"
 html_copy_source = False
+html_show_sourcelink = False
 html_show_sphinx = False
 html_additional_pages = {"index": "first.html"}
 templates_path = ["templates"]
@@ -57,8 +58,8 @@ def navigation(text: str) -> str:
     """
     trees = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        pages = re.findall(r"^- \[[^]]+\]\(([^)#:]+\.md)\)", section, re.MULTILINE)
-        entries = "\n".join(page.removesuffix(".md") for page in pages)
+        pages = re.findall(r"^- \[([^]]+)\]\(([^)#:]+)\.md\)", section, re.MULTILINE)
+        entries = "\n".join(f"{title} <{page}>" for title, page in pages)
         trees.append(f"\n```{{toctree}}\n:hidden:\n:caption: {section.splitlines()[0]}\n\n{entries}\n```\n")
     return "".join(trees)
 
