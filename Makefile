@@ -12,7 +12,7 @@ DEV := $(VENV)/stamp-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check bench openapi contract image manifests dist lock clean FORCE
+.PHONY: help install run test check bench docs screenshots openapi contract image manifests dist lock clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -24,7 +24,7 @@ run: $(RUN) ## start the bridge with an embedded broker, for trying out
 
 test: $(DEV) ## run the tests, with real brokers and a real browser
 	@.ci/require mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium curl=curl \
-		promtool=prometheus
+		promtool=prometheus nginx=nginx
 	$(VENV)/bin/python -m pytest
 
 check: $(DEV) ## lint, format, types, import contracts, declared dependencies
@@ -37,6 +37,13 @@ check: $(DEV) ## lint, format, types, import contracts, declared dependencies
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/deptry .
 	cd client_sdk && ../$(VENV)/bin/deptry .
+
+docs: $(DEV) ## make a site of docs/ in build/site; a warning is an error
+	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -c docs/site -d build/doctrees . build/site
+
+screenshots: $(DEV) ## take the pictures in docs/ anew
+	@.ci/require mosquitto=mosquitto chromium=chromium
+	$(VENV)/bin/python -m tests.docs.screenshots
 
 bench: $(DEV) ## measure the figures that docs quote
 	@.ci/require mosquitto=mosquitto wrk=wrk nginx=nginx \
