@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -37,6 +38,8 @@ from tests.support.valkey import Valkey
 from tests.support.websocket import SocketClient
 
 COOKIE: Final = "session"
+JSON: Final = "application/json"
+KEPT: Final = "/v1/credentials"
 CRASHES: Final = "/v1/principal"
 """A call that fails with a fault in the program below, so that there is a stack trace."""
 
@@ -80,6 +83,7 @@ class Canaries:
     redis_password: str = field(default_factory=_word)
     jwt_key: str = field(default_factory=_word)
     key_passphrase: str = field(default_factory=_word)
+    credentials_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
     basic_password: str = field(default_factory=_word)
     bare_header: str = field(default_factory=_word)
     query_value: str = field(default_factory=_word)
@@ -121,6 +125,25 @@ CALLS: Final[tuple[tuple[str, str, dict[str, str], str], ...]] = (
         '[{{"topic": "canary/a", "token": "{body_member}"}}, "{body_member}"]',
     ),
     ("POST", "/v1/publish", {"Authorization": "Bearer {jwt}"}, "{body_member}"),
+    # TLS credentials: taken, refused, tried, taken into use.
+    ("PUT", "/v1/credentials/plant", {"Authorization": "Bearer {api_key}", "Content-Type": JSON}, "{pair}"),
+    ("PUT", "/v1/credentials/plant", {"Authorization": "Bearer {api_key}", "Content-Type": JSON}, "{lone}"),
+    (
+        "PUT",
+        "/v1/credentials/locked",
+        {
+            "Authorization": "Bearer {api_key}",
+            "Content-Type": "application/x-pem-file",
+            "Credential-Passphrase": "{bare_header}",
+        },
+        "{encrypted}",
+    ),
+    ("PUT", "/v1/credentials/plant", {"Authorization": "Bearer {jwt}", "Content-Type": JSON}, "{pair}"),
+    ("GET", "/v1/credentials", {"Authorization": "Bearer {api_key}"}, ""),
+    ("GET", "/v1/credentials/plant", {"Authorization": "Bearer {api_key}"}, ""),
+    ("POST", "/v1/credentials/plant/test", {"Authorization": "Bearer {api_key}"}, ""),
+    ("POST", "/v1/credentials/plant/activate", {"Authorization": "Bearer {api_key}"}, ""),
+    ("DELETE", "/v1/credentials/plant", {"Authorization": "Bearer {api_key}"}, ""),
     # In the wrong place, or in a wrong form.
     ("GET", "/v1/status?token={query_value}", {"Authorization": "Bearer {api_key}"}, ""),
     ("GET", "/v1/subscribe?topic=canary&access_token={query_value}", {"Authorization": "Bearer {jwt}"}, ""),
@@ -169,6 +192,8 @@ def environment_of(
         "TIDEGATE_API_KEYS_FILE": str(directory / "keys.yaml"),
         "TIDEGATE_JWT_KEY": canaries.jwt_key,
         "TIDEGATE_JWT_COOKIE": COOKIE,
+        "TIDEGATE_CREDENTIALS_DIR": str(directory / "credentials"),
+        "TIDEGATE_CREDENTIALS_KEY": canaries.credentials_key,
         "TIDEGATE_AUDIT_PUBLISH_SAMPLE": "1",
         "TIDEGATE_ACCESS_LOG": "1",
         "TIDEGATE_PUBLISH_TIMEOUT_SECONDS": "1",
@@ -187,6 +212,7 @@ class Place:
         valkey: what its replicas would share.
         settings: its environment.
         directory: where it may write.
+        parts: bodies with a private key, by the name that ``CALLS`` gives them.
     """
 
     canaries: Canaries
@@ -194,6 +220,7 @@ class Place:
     valkey: Valkey
     settings: dict[str, str]
     directory: Path
+    parts: dict[str, str]
 
 
 @pytest.fixture
@@ -209,13 +236,27 @@ def place(certificates: Certificates, tmp_path: Path) -> Iterator[Place]:
         made = run_command(
             *("key", "create", "operator", "--publish", "canary/#", "--subscribe", "canary/#"),
             *("--scope", "status:read", "--scope", "metrics:read"),
+            *("--scope", "credentials:read", "--scope", "credentials:write"),
             settings=settings,
         )
         canaries.made["api_key"] = made.stdout.strip()
         grants = {"publish": ["canary/#"], "subscribe": ["canary/#"]}
         canaries.made["jwt"] = token(canaries.jwt_key, mqtt=grants)
         canaries.made["expired"] = token(canaries.jwt_key, exp=1)
-        yield Place(canaries, broker, valkey, settings, tmp_path)
+        parts = parts_of(certificates, (tmp_path / "client.key").read_text())
+        canaries.made["private_key"] = certificates.client_key.read_text().splitlines()[2]
+        yield Place(canaries, broker, valkey, settings, tmp_path, parts)
+
+
+def parts_of(certificates: Certificates, encrypted: str) -> dict[str, str]:
+    """A credential that is whole, one whose certificate is missing, and a file whose key is locked."""
+    key, ca = certificates.client_key.read_text(), certificates.ca.read_text()
+    certificate = certificates.client_certificate.read_text()
+    return {
+        "pair": json.dumps({"ca": ca, "certificate": certificate, "private_key": key}),
+        "lone": json.dumps({"ca": ca, "private_key": key}),
+        "encrypted": certificate + encrypted,
+    }
 
 
 def client_of(command: Command) -> httpx.Client:
@@ -240,11 +281,12 @@ def ticket_of(client: httpx.Client, canaries: Canaries, **wanted: Any) -> str:
     return ticket
 
 
-def exercise(client: httpx.Client, canaries: Canaries) -> list[str]:
+def exercise(client: httpx.Client, place: Place) -> list[str]:
     """Everything that is answered, of successes and failures."""
+    canaries = place.canaries
     answers = []
     for method, target, headers, body in CALLS:
-        words = canaries.made | canaries.all | canaries.made
+        words = canaries.made | canaries.all | canaries.made | place.parts
         words["ticket"] = ticket_of(client, canaries, **{"for": "subscribe", "topics": ["canary"]})
         words["basic"] = base64.b64encode(f"user:{canaries.basic_password}".encode()).decode()
         filled = {name: value.format(**words) for name, value in headers.items()}
@@ -291,8 +333,10 @@ def test_no_secret_is_in_what_a_bridge_logs_answers_or_writes(place: Place) -> N
     canaries = place.canaries
     with Command("serve", settings=place.settings, program=PROGRAM) as command, client_of(command) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
-        answers = exercise(client, canaries)
+        answers = exercise(client, place)
         assert [answers[-1][:3], answers[0][:3], answers[1][:3]] == ["500", "200", "200"]
+        kept = [each[:3] for (_, target, *_), each in zip(CALLS, answers, strict=False) if KEPT in target]
+        assert kept == ["201", "422", "422", "403", "200", "200", "200", "200", "409"]
         answers += stream(client, canaries)
         arguments = Path(f"/proc/{command.pid}/cmdline").read_text()
         place.valkey.kill()
