@@ -15,8 +15,9 @@
 {{- end -}}
 {{- end -}}
 
+{{/* No value is in it: a Deployment's selector can never be changed, so nothing that is set later may change it. */}}
 {{- define "tidegate.selector" -}}
-app.kubernetes.io/name: {{ include "tidegate.name" . }}
+app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: bridge
 {{- end -}}
