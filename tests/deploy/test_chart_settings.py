@@ -11,6 +11,7 @@ import yaml
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
+from app.publishing.schema_file import load_schemas
 from app.settings import Settings
 from app.settings.sources import variable
 from deploy.__main__ import SETTINGS
@@ -165,3 +166,5 @@ def assert_starts(made: list[dict[str, Any]], root: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     settings = Settings()
     assert settings.insecure or settings.has_authentication
+    if settings.schemas_file is not None:
+        assert load_schemas(settings.schemas_file)
