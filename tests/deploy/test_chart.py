@@ -130,9 +130,11 @@ def test_notes_say_what_to_do_next() -> None:
     assert "helm -n tidegate test tidegate" in notes
     assert "WARNING: access.insecure is set" in notes
     assert "no TIDEGATE_REDIS_URL" in notes
+    assert "names no registry" in notes
     [nginx] = [path for path in EXAMPLES if path.stem == "nginx"]
     assert "https://mqtt.plant.example" in rendered(nginx)[NOTES]
     assert "WARNING" not in rendered(nginx)[NOTES]
+    assert "names no registry" not in rendered(nginx)[NOTES]
     assert "Authorization: Bearer" in rendered(nginx)[NOTES]
     [gateway] = [path for path in EXAMPLES if path.stem == "gateway"]
     assert "https://mqtt.plant.example" in rendered(gateway)[NOTES]
