@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deploy.chart import objects
-from tests.support.chart import EXAMPLES, merged, of_kind, rendered
+from deploy.chart import objects, render
+from tests.support.chart import EXAMPLES, merged, of_kind, rendered, settings_of
 
 
 @pytest.mark.parametrize(
@@ -139,3 +139,16 @@ def test_the_test_passes_a_policy_that_names_clients() -> None:
     assert [True] == [
         peer["podSelector"]["matchLabels"].items() <= doctor.items() for peer in peers if peer != clients[0]
     ]
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "families"), [("IPv4", "0.0.0.0", set()), ("IPv6", "::", {"IPv6"})]
+)
+def test_pods_and_services_are_of_one_family(family: str, host: str, families: set[str]) -> None:
+    """A socket takes one family alone, so probes and Services have to agree with it."""
+    values = merged(ipFamily=family, broker__stableClientIds=True)
+    given = settings_of(objects(render(values)))
+    assert {host} == {given["TIDEGATE_HOST"], given["TIDEGATE_MANAGEMENT_HOST"]}
+    services = of_kind(values, "Service")
+    assert 3 == len(services)
+    assert families == {each for service in services for each in service["spec"].get("ipFamilies", [])}

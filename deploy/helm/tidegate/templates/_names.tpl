@@ -75,3 +75,11 @@ labels:
 {{- .Values.credentials.existingSecret -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The family of a Service, where it is not left to the cluster. */}}
+{{- define "tidegate.ipFamily" -}}
+{{- if eq .Values.ipFamily "IPv6" -}}
+ipFamilyPolicy: SingleStack
+ipFamilies: [IPv6]
+{{- end -}}
+{{- end -}}

@@ -5,7 +5,7 @@ settings, so that this says what the bridge would say, before a pod is started f
 */}}
 {{- define "tidegate.refuseSettings" -}}
 {{- $owned := dict
-  "TIDEGATE_HOST" "nothing: a pod listens on every address"
+  "TIDEGATE_HOST" "ipFamily; a pod listens at every address of it"
   "TIDEGATE_PORT" "service.port, which leads to the pods' port 8080"
   "TIDEGATE_MANAGEMENT_HOST" "management.enabled"
   "TIDEGATE_MANAGEMENT_PORT" "management.port"

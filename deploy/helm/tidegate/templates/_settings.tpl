@@ -17,10 +17,11 @@
 {{- with .Values.broker.url }}
 TIDEGATE_BROKER_URL: {{ . | quote }}
 {{- end }}
-TIDEGATE_HOST: "0.0.0.0"
+{{- $everywhere := ternary "::" "0.0.0.0" (eq .Values.ipFamily "IPv6") }}
+TIDEGATE_HOST: {{ $everywhere | quote }}
 TIDEGATE_PORT: "8080"
 {{- if .Values.management.enabled }}
-TIDEGATE_MANAGEMENT_HOST: "0.0.0.0"
+TIDEGATE_MANAGEMENT_HOST: {{ $everywhere | quote }}
 TIDEGATE_MANAGEMENT_PORT: {{ .Values.management.port | quote }}
 {{- end }}
 TIDEGATE_DRAIN_SECONDS: {{ .Values.stopping.drainSeconds | quote }}
