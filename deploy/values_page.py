@@ -20,8 +20,8 @@ helm -n plant test tidegate --logs
 ```
 
 `deploy/helm/examples/` has values for common places; a test renders each. What contradicts itself is
-refused in words, before anything is made. Kubernetes 1.30 or later,
-Helm 3.14 or later.
+refused in words, before anything is made. A key with nothing behind it takes the default away and is
+refused too (`missing property`): leave it out. Kubernetes 1.30 or later, Helm 3.14 or later.
 
 - **Settings.** Any setting of the bridge goes into `settings` by its name; secrets into a Secret of yours
   that `existingSecrets` names, with keys named like the settings. The chart knows all of them: a name or a

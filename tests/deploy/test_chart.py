@@ -112,6 +112,7 @@ def test_values_and_schema_name_the_same() -> None:
 
     def named(values: dict[str, Any], part: dict[str, Any]) -> set[str]:
         assert values.keys() | {"global"} == part["properties"].keys() | {"global"}
+        assert [name for name in part["properties"] if name != "global"] == part["required"]
         found = set(values)
         for name, inner in part["properties"].items():
             assert inner["description"].endswith((".", "bridge")), name

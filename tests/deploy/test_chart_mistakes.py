@@ -20,6 +20,12 @@ CERTIFICATE = {"enabled": True, "issuerRef": {"name": "plant"}, "commonName": "b
     [
         pytest.param(merged(replicas="3"), "'/replicas': got string, want integer", id="number as text"),
         pytest.param(merged(replicas=-1), "'/replicas': minimum: got -1, want 0", id="fewer than no pods"),
+        pytest.param(
+            merged(networkPolicy=None), "missing property 'networkPolicy'", id="nothing below a key"
+        ),
+        pytest.param(
+            merged(image={"tag": None}), "'/image': missing property 'tag'", id="nothing behind a key"
+        ),
         pytest.param(merged(replicaCount=3), "'replicaCount' not allowed", id="the key of other charts"),
         pytest.param(
             merged(settings={"TIDEGATE_LOG_LEVL": "debug"}),
