@@ -83,6 +83,16 @@ def test_stable_client_identifiers_are_the_pods_names() -> None:
     assert "RollingUpdate" == workload["spec"]["updateStrategy"]["type"]
 
 
+def test_variables_of_others_reach_the_container() -> None:
+    """As text, and from Secrets, beside the ConfigMap of settings."""
+    values = merged(environment={"OTEL_BSP_MAX_QUEUE_SIZE": 4096}, environmentSecrets=["collector"])
+    container = pod(values)["containers"][0]
+    assert [{"name": "OTEL_BSP_MAX_QUEUE_SIZE", "value": "4096"}] == container["env"]
+    assert [{"configMapRef": {"name": "tidegate"}}, {"secretRef": {"name": "collector"}}] == (
+        container["envFrom"]
+    )
+
+
 @pytest.mark.parametrize("has_management", [True, False])
 def test_probes_ask_the_port_that_answers(has_management: bool) -> None:
     """Liveness never depends on the broker; the Service of the clients does not show the management port."""

@@ -71,6 +71,10 @@ spec:
       envFrom:
         - configMapRef:
             name: {{ include "tidegate.fullname" . }}
+        {{- range .Values.environmentSecrets }}
+        - secretRef:
+            name: {{ . }}
+        {{- end }}
       {{- if or .Values.broker.stableClientIds .Values.environment }}
       env:
         {{- if .Values.broker.stableClientIds }}
