@@ -30,11 +30,11 @@ from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
 from app.api.output.security_headers import SECURITY_HEADERS
-from app.connections import BoundedProtocol, BridgeConfig
-from app.head_bounds import HeadBounds
+from app.connections.head_bounds import HeadBounds
+from app.connections.http import BoundedProtocol, BridgeConfig
+from app.connections.websocket import BoundedWebSocketProtocol
 from app.logs.configuration import configure_logging
 from app.settings import Settings
-from app.websocket_connections import BoundedWebSocketProtocol
 
 logger = logging.getLogger("tidegate")
 

@@ -10,8 +10,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame
 
-from app.connections import bounds_of, equip
-from app.head_bounds import written
+from app.connections.head_bounds import written
+from app.connections.http import bounds_of, equip
 from app.logs.context import HEADER, RAW_HEADER, request_id, request_id_of
 from app.problems import ProblemError, ProblemType
 

@@ -28,7 +28,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from app.head_bounds import HeadBounds, refusing, written
+from app.connections.head_bounds import HeadBounds, refusing, written
 from app.logs.context import RAW_HEADER, request_id, request_id_of
 from app.problems import ProblemError, ProblemType
 
