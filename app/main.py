@@ -23,7 +23,9 @@ from app.api.output import exceptions
 from app.api.output.once import Once
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
+from app.api.request_counting import RequestCounting
 from app.api.requests import RequestsRoute
+from app.api.route_templates import RouteTemplates
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
 from app.api.tickets import TicketsRoute
@@ -31,6 +33,7 @@ from app.api.topics import TopicsRoute
 from app.api.websocket import UpgradeRoute, WebSocketRoute
 from app.contracts import asyncapi, openapi
 from app.metrics.exposition import BridgeCollector, Exposition
+from app.metrics.http_counts import HttpCounts
 from app.metrics.refusals import AuthenticationRefusals
 from app.parts import Parts, make_parts
 from app.problems import ProblemError, ProblemType
@@ -84,9 +87,13 @@ def create_app(
     app.state.in_use = parts.in_use
     app.state.gate = parts.gate
     problems = Counter[ProblemType]()
-    _add_collector(app, parts, problems)
+    http_counts = HttpCounts()
+    _add_collector(app, parts, problems, http_counts)
     _include_routers(app, parts)
-    app.add_middleware(RawRoutes, routes=_raw_routes(parts), problems=problems)
+    raw_routes = _raw_routes(parts)
+    templates = RouteTemplates(raw_routes, lambda: describe()["paths"], app.routes)
+    app.state.request_counting = RequestCounting(http_counts, templates.find)
+    app.add_middleware(RawRoutes, routes=raw_routes, problems=problems)
     _add_guard(app, parts, problems)
     exceptions.install(app, lambda: describe()["paths"], problems)
     add_cors(app, settings.cors_origins, allow_credentials=bool(settings.jwt_cookie))
@@ -97,7 +104,9 @@ def create_app(
     return app
 
 
-def _add_collector(app: FastAPI, parts: Parts, problems: Counter[ProblemType]) -> None:
+def _add_collector(
+    app: FastAPI, parts: Parts, problems: Counter[ProblemType], http_counts: HttpCounts
+) -> None:
     app.state.refusals = AuthenticationRefusals()
     app.state.collector = BridgeCollector(
         parts.link,
@@ -109,6 +118,7 @@ def _add_collector(app: FastAPI, parts: Parts, problems: Counter[ProblemType]) -
         app.state.refusals,
         parts.audit.refusals,
         parts.settings,
+        http_counts,
     )
     app.state.collector.days_left = parts.in_use.credential_days
 
