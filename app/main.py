@@ -91,7 +91,7 @@ def create_app(
     _add_collector(app, parts, problems, http_counts)
     _include_routers(app, parts)
     raw_routes = _raw_routes(parts)
-    templates = RouteTemplates(raw_routes, lambda: describe()["paths"], app.routes)
+    templates = RouteTemplates(raw_routes, app.routes)
     app.state.request_counting = RequestCounting(http_counts, templates.find)
     app.add_middleware(RawRoutes, routes=raw_routes, problems=problems)
     _add_guard(app, parts, problems)

@@ -17,11 +17,9 @@ from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.origin import STREAM
 from app.logs.context import NO_ROUTE, ROUTE
 from app.metrics.http_counts import NO_ANSWER, OTHER, HttpCounts
-
-STREAM: Final = "/v1/subscribe"
-"""The route whose answer lasts as long as its reader likes."""
 
 OK: Final = 200
 SWITCHING_PROTOCOLS: Final = 101

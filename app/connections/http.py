@@ -29,7 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from app.connections.head_bounds import HeadBounds, refusing, written
-from app.logs.context import NO_ROUTE, RAW_HEADER, ROUTE, request_id, request_id_of
+from app.logs.context import RAW_HEADER, request_id, request_id_of
 from app.problems import ProblemError, ProblemType
 
 ABORT: Final = "tidegate.abort"
@@ -191,7 +191,6 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._refuses = True
         self.url = b"/"  # one that is too long could not be taken apart
-        self.scope[ROUTE] = NO_ROUTE  # type: ignore[typeddict-unknown-key]  # nobody looks for one
         app, self.app = self.app, refusing(problem)
         try:
             super().on_headers_complete()
