@@ -28,7 +28,9 @@ from app.api.output import exceptions
 from app.api.output.once import Once
 from app.api.publish import PublishRoute
 from app.api.raw_route import RawRoutes
+from app.api.request_counting import RequestCounting
 from app.api.requests import RequestsRoute
+from app.api.route_templates import RouteTemplates
 from app.api.stream.holdings import Holdings
 from app.api.stream.subscriptions import Subscriptions
 from app.api.subscribe import SubscribeRoute
@@ -43,6 +45,7 @@ from app.diagnosis.credential import why_refused
 from app.hub.hub import Hub
 from app.hub.journal import Journal
 from app.metrics.exposition import BridgeCollector, Exposition
+from app.metrics.http_counts import HttpCounts
 from app.metrics.refusals import AuthenticationRefusals
 from app.problems import ProblemError, ProblemType
 from app.publishing.gate import Gate
@@ -178,6 +181,7 @@ def create_app(
     )
     app.include_router(console.router)
     problems = Counter[ProblemType]()
+    http_counts = HttpCounts()
     app.state.refusals = AuthenticationRefusals()
     app.state.collector = BridgeCollector(
         link,
@@ -189,6 +193,7 @@ def create_app(
         app.state.refusals,
         audit.refusals,
         settings,
+        http_counts,
     )
     app.state.collector.days_left = in_use.credential_days
     metrics_router = metrics.create_router(Exposition(app.state.collector))
@@ -220,6 +225,8 @@ def create_app(
         UpgradeRoute(),
     ]
     app.add_middleware(RawRoutes, routes=raw_routes, problems=problems)
+    templates = RouteTemplates(raw_routes, app.routes)
+    app.state.request_counting = RequestCounting(http_counts, templates.find)
 
     def count_refusal(problem: ProblemError) -> None:
         problems[problem.kind] += 1

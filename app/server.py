@@ -127,6 +127,7 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return BridgeConfig(
         app,
         HeadBounds.of(settings),
+        counting=app.state.request_counting,
         loop="uvloop",
         http=BoundedProtocol,
         ws=BoundedWebSocketProtocol,
@@ -184,7 +185,7 @@ def _management(app: FastAPI, settings: Settings) -> contextlib.AbstractAsyncCon
     listening = listen(settings.management_host, settings.management_port)
     config = BridgeConfig(
         app.state.management,
-        HeadBounds.of(settings),
+        HeadBounds.of(settings),  # and nobody counts: probes and scrapes are no load
         http=BoundedProtocol,
         ws="none",
         lifespan="off",
