@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK, ReservedPort
 from tests.support.raw_socket import RawSocket
 from tests.support.raw_stream import RawStream
+from tests.support.upload import Upload
 from tests.support.websocket import SocketClient
 
 TOPICS: Final = "/v1/topics/{topic}"
@@ -170,6 +172,21 @@ def test_what_the_guard_refuses_counts_for_the_call_that_was_refused(mosquitto: 
     } == found
 
 
+def test_each_call_is_refused_under_the_template_of_the_document(mosquitto: Mosquitto) -> None:
+    """The one that it would have been answered under; with a topic in the query it is the same call."""
+    tokens = FixedTokens(monitor=principal("monitor", scopes=("metrics:read",)))
+    with running_bridge(mosquitto.url, authentication=Authentication([tokens])) as bridge:
+        paths = set(bridge.client.get("/openapi.json").json()["paths"]) - {"/metrics"}
+        asked = {path: bridge.client.put(re.sub(r"\{\w+\}", "x", path)).status_code for path in paths}
+        found = answered(bridge, "monitor")
+    refused = Counter[Answer]()
+    for path in (path for path, status in asked.items() if status == 401):
+        with_topic = f"{path}/{{topic}}"
+        refused["PUT", with_topic if with_topic in paths else path, "401"] += 1
+    assert (2, 1) == (refused["PUT", TOPICS, "401"], refused["PUT", "/v1/credentials/{name}/test", "401"])
+    assert refused == Counter({key: count for key, count in found.items() if key[2] == "401"})
+
+
 def test_a_preflight_counts_for_the_call_that_it_is_about(bridge: Bridge) -> None:
     """CORS answers it in front of everything."""
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
@@ -283,6 +300,28 @@ def test_a_stream_counts_when_it_begins_and_is_not_in_progress(bridge: Bridge) -
     wait_until(lambda: value(bridge.url, "tidegate_listeners") == 0)
     assert begun == answered(bridge)
     assert seconds == value(bridge.url, "tidegate_http_request_duration_seconds_sum", **labels)
+
+
+def test_a_stream_that_the_bridge_ends_is_not_counted_again(bridge: Bridge) -> None:
+    """Its last message is no second answer."""
+    with RawStream(bridge.port, "http/a", limit="1") as stream:
+        bridge.client.post("/v1/topics/http/a", content=b"1").raise_for_status()
+        stream.read_until(lambda: stream.has_ended)
+    assert {("GET", "/v1/subscribe", "200"): 1, ("POST", TOPICS, "200"): 1} == answered(bridge)
+    assert 1 == value(bridge.url, "tidegate_http_requests_in_progress")
+
+
+def test_an_answer_in_pieces_counts_with_its_last(bridge: Bridge) -> None:
+    """Results of a batch come while its body does; until the end it is in progress."""
+    with Upload(bridge.port, accept="application/x-ndjson") as upload:
+        upload.send({"topic": "http/a", "payload": 1})
+        upload.read_until(lambda: len(upload.objects) == 1)
+        assert {} == answered(bridge)
+        assert 2 == value(bridge.url, "tidegate_http_requests_in_progress")
+        upload.end()
+        upload.read_to_end()
+        assert {("POST", "/v1/publish/batch", "200"): 1} == answered(bridge)
+        assert 1 == value(bridge.url, "tidegate_http_requests_in_progress")
 
 
 def test_handshakes_that_are_refused_are_counted(bridge: Bridge) -> None:
