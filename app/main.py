@@ -158,8 +158,8 @@ def create_app(
         max_refusals=settings.audit_max_refusals_per_second,
     )
     authorization = Authorization(methods, audit)
-    holdings = Holdings(methods, max_streams=settings.max_streams_per_principal)
-    rates = Rates(settings)
+    holdings = Holdings(methods, max_streams=settings.max_streams_per_principal, throttled=audit.throttled)
+    rates = Rates(settings, audit.throttled)
     make_gate = Gate if tracing is None else tracing.gate
     gate = make_gate(link, authorization, () if schemas is None else (schemas.check,), rates.publishes)
     app.state.gate = gate
@@ -215,7 +215,7 @@ def create_app(
         BatchRoute(gate, bodies, once, authorization, settings),
         RequestsRoute(gate, requests, bodies, once, authorization, settings),
         SubscribeRoute(hub, subscriptions, holdings, bodies, settings),
-        TicketsRoute(tickets, bodies, authorization, settings),
+        TicketsRoute(tickets, bodies, authorization, settings, audit.throttled),
         WebSocketRoute(gate, hub, subscriptions, holdings, settings, rates),
         UpgradeRoute(),
     ]
