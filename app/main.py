@@ -175,7 +175,7 @@ def _raw_routes(parts: Parts) -> list[BaseRoute]:
         BatchRoute(gate, bodies, once, authorization, settings),
         RequestsRoute(gate, parts.requests, bodies, once, authorization, settings),
         SubscribeRoute(hub, subscriptions, parts.holdings, bodies, settings),
-        TicketsRoute(parts.tickets, bodies, authorization, settings),
+        TicketsRoute(parts.tickets, bodies, authorization, settings, parts.audit.throttled),
         WebSocketRoute(gate, hub, subscriptions, parts.holdings, settings, parts.rates),
         UpgradeRoute(),
     ]

@@ -112,7 +112,7 @@ def make_parts(
         max_refusals=settings.audit_max_refusals_per_second,
     )
     authorization = Authorization(methods, audit)
-    rates = Rates(settings)
+    rates = Rates(settings, audit.throttled)
 
     bundle = settings.broker_bundle()
     options = settings.connect_options(bundle)
@@ -134,7 +134,9 @@ def make_parts(
         audit=audit,
         authorization=authorization,
         rates=rates,
-        holdings=Holdings(methods, max_streams=settings.max_streams_per_principal),
+        holdings=Holdings(
+            methods, max_streams=settings.max_streams_per_principal, throttled=audit.throttled
+        ),
         gate=gate,
         requests=Requests(gate, hub, settings),
         idempotency=Idempotency(_store(settings), wait_seconds=settings.publish_timeout_seconds),

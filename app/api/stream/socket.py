@@ -191,7 +191,7 @@ class Socket:
         if self._rate is None:
             return None
         try:
-            self._rate.take(self._principal.bounded_as)
+            self._rate.take(self._principal.bounded_as, self._principal)
         except ProblemError as problem:
             return problem
         return None
