@@ -90,7 +90,7 @@ def serve(
     It serves until Ctrl-C or SIGTERM, says goodbye to open streams, and ends. Everything else is set by
     environment variables; docs/configuration.md lists them.
     """
-    settings = read_settings(host=host, port=port, broker_url=broker_url, log_level=log_level)
+    settings = read_settings(listens=True, host=host, port=port, broker_url=broker_url, log_level=log_level)
     try:
         server.run(create_app(settings), settings)
     except MQTTError as error:
@@ -113,7 +113,7 @@ def dev(
     An embedded broker is started, unless TIDEGATE_BROKER_URL names one. It keeps everything in memory,
     listens on this machine alone, and is not for production.
     """
-    settings = read_settings(port=port)
+    settings = read_settings(listens=True, port=port)
     try:
         development.run(settings, has_sensors=sensors, say=typer.echo)
     except MQTTError as error:

@@ -84,6 +84,21 @@ def test_beyond_loopback_is_refused() -> None:
     assert 1 == len(answer.stderr.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["openapi", "--check"], 0), (["doctor"], 0), (["credentials", "list"], 2), (["dev"], 2)],
+    ids=["openapi", "doctor", "credentials", "dev"],
+)
+def test_only_what_listens_asks_who_may_reach_it(
+    mosquitto: Mosquitto, arguments: list[str], status: int
+) -> None:
+    """The image sets TIDEGATE_HOST; commands that serve nothing are run in it with nothing else set."""
+    settings = {"TIDEGATE_HOST": "0.0.0.0", "TIDEGATE_BROKER_URL": mosquitto.url}
+    answer = run_command(*arguments, settings=settings)
+    assert status == answer.returncode, answer.stderr
+    assert (arguments == ["dev"]) == ("TIDEGATE_HOST" in answer.stderr)
+
+
 def test_a_taken_port_is_one_line_and_status_1() -> None:
     """What keeps the bridge from starting is said in words."""
     with socket.create_server((LOOPBACK, 0)) as taken:
