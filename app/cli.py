@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from app import doctor as checks
 from app import key_commands, server, token_commands
+from app.credentials.opening import open_store
 from app.credentials_command import credentials
 from app.credentials_use_command import add_commands
 from app.dev import run as development
@@ -186,7 +187,8 @@ def doctor(
 
     Name, port, TLS, user name and password, a message there and back: each step says whether it went well,
     and what to do where it did not. Ends with status 1 where one failed. User name, password and certificates
-    come from TIDEGATE_BROKER_USERNAME and its like, or from the URL.
+    come from TIDEGATE_BROKER_USERNAME and its like, or from the URL; the configured broker is shown the
+    credential that is in use, where there is one.
     """
     if url is not None and url.lower().startswith(("http://", "https://")):
         work = checks.examine_bridge(url, ca_file=ca_file, tell=show_step)
@@ -194,9 +196,10 @@ def doctor(
         settings = read_settings(broker_url=url, broker_ca_file=ca_file)
         try:
             options = settings.connect_options()
+            store = open_store(settings) if url is None and ca_file is None else None
         except MQTTError as error:
             fail(str(error), WRONG_SETTINGS)
-        work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=show_step)
+        work = checks.examine_broker(options, schemas_file=settings.schemas_file, store=store, tell=show_step)
     try:
         report = asyncio.run(work)
     except KeyboardInterrupt:
