@@ -57,7 +57,7 @@ openapi: $(RUN) ## write openapi/ anew from the code
 contract: openapi ## make the contract of this tree the one that later ones may not break (docs/releasing.md)
 	mkdir -p openapi/published
 	cp openapi/openapi.yaml openapi/asyncapi.yaml openapi/published/
-	$(VENV)/bin/python -m app.contract_names > openapi/published/names.yaml
+	$(VENV)/bin/python -m app.commands.contract_names > openapi/published/names.yaml
 
 image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_IMAGE= what it stands on, EXTRAS=otel for traces
 	deploy/image/build

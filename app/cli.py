@@ -13,14 +13,16 @@ import typer
 import yaml
 from fastapi import FastAPI
 
-from app import doctor as checks
-from app import key_commands, server, token_commands
+from app import server
+from app.commands import doctor as checks
+from app.commands import keys as key_commands
+from app.commands import tokens as token_commands
+from app.commands.credential_use import add_commands
+from app.commands.credentials import credentials
+from app.commands.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from app.credentials.opening import open_store
-from app.credentials_command import credentials
-from app.credentials_use_command import add_commands
 from app.dev import run as development
 from app.main import create_app
-from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from tidegate.errors import MQTTError
 
 cli = typer.Typer(

@@ -30,11 +30,11 @@ from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
 from app.api.output.security_headers import SECURITY_HEADERS
-from app.connections import BoundedProtocol, BridgeConfig
-from app.head_bounds import HeadBounds
+from app.connections.head_bounds import HeadBounds
+from app.connections.http import BoundedProtocol, BridgeConfig
+from app.connections.websocket import BoundedWebSocketProtocol
 from app.logs.configuration import configure_logging
 from app.settings import Settings
-from app.websocket_connections import BoundedWebSocketProtocol
 
 logger = logging.getLogger("tidegate")
 
@@ -127,6 +127,7 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return BridgeConfig(
         app,
         HeadBounds.of(settings),
+        counting=app.state.request_counting,
         loop="uvloop",
         http=BoundedProtocol,
         ws=BoundedWebSocketProtocol,
@@ -184,7 +185,7 @@ def _management(app: FastAPI, settings: Settings) -> contextlib.AbstractAsyncCon
     listening = listen(settings.management_host, settings.management_port)
     config = BridgeConfig(
         app.state.management,
-        HeadBounds.of(settings),
+        HeadBounds.of(settings),  # and nobody counts: probes and scrapes are no load
         http=BoundedProtocol,
         ws="none",
         lifespan="off",
