@@ -22,6 +22,7 @@ from app.commands.credentials import credentials
 from app.commands.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from app.credentials.opening import open_store
 from app.dev import run as development
+from app.logs.configuration import configure_logging
 from app.main import create_app
 from tidegate.errors import MQTTError
 
@@ -94,6 +95,7 @@ def serve(
     environment variables; docs/configuration.md lists them.
     """
     settings = read_settings(listens=True, host=host, port=port, broker_url=broker_url, log_level=log_level)
+    configure_logging(settings.log_level, settings.log_format)
     try:
         server.run(create_app(settings), settings)
     except MQTTError as error:

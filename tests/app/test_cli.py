@@ -147,17 +147,22 @@ def test_no_request_is_logged(mosquitto: Mosquitto) -> None:
     assert "livez" not in bridge.output
 
 
-def test_a_log_record_is_one_line_with_time_and_level(mosquitto: Mosquitto) -> None:
-    """Programs that gather logs read them line by line."""
+def test_a_log_record_is_one_line_with_time_and_level(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """Programs that gather logs read them line by line, from what is said before anything is served on."""
+    tmp_path.chmod(0o755)
+    store = {
+        "TIDEGATE_CREDENTIALS_DIR": str(tmp_path),
+        "TIDEGATE_CREDENTIALS_KEY": Fernet.generate_key().decode(),
+    }
     with (
         ReservedPort() as port,
-        Command("serve", "--port", str(port.number), "--broker-url", mosquitto.url) as bridge,
+        Command("serve", "--port", str(port.number), "--broker-url", mosquitto.url, settings=store) as bridge,
     ):
         bridge.wait_for("serving at")
         assert 0 == bridge.interrupt(signal.SIGTERM)
     moment = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
     records = [json.loads(line) for line in bridge.output.splitlines()]
-    assert records
+    assert "others may look into the folder" in records[0]["message"]
     assert [] == [each for each in records if not moment.fullmatch(each["time"])]
     assert {"time", "level", "logger", "message"} == records[0].keys()
     assert {each["level"] for each in records} <= {"debug", "info", "warning", "error"}
