@@ -33,7 +33,6 @@ from app.api.output.security_headers import SECURITY_HEADERS
 from app.connections.head_bounds import HeadBounds
 from app.connections.http import BoundedProtocol, BridgeConfig
 from app.connections.websocket import BoundedWebSocketProtocol
-from app.logs.configuration import configure_logging
 from app.settings import Settings
 
 logger = logging.getLogger("tidegate")
@@ -251,7 +250,6 @@ def run(app: FastAPI, settings: Settings) -> None:
         OSError: the address or port cannot be had.
         SystemExit: the application did not start; the log tells why.
     """
-    configure_logging(settings.log_level, settings.log_format)
     listening = listen(settings.host, settings.port)
     warn_if_insecure(settings, url_of(listening))
 
