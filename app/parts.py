@@ -134,9 +134,7 @@ def make_parts(
         audit=audit,
         authorization=authorization,
         rates=rates,
-        holdings=Holdings(
-            methods, max_streams=settings.max_streams_per_principal, throttled=audit.throttled
-        ),
+        holdings=Holdings(methods, max_streams=settings.max_streams_per_principal, throttled=audit.throttled),
         gate=gate,
         requests=Requests(gate, hub, settings),
         idempotency=Idempotency(_store(settings), wait_seconds=settings.publish_timeout_seconds),
