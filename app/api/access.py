@@ -156,7 +156,7 @@ class Guard:
                 if self._rates.has_headers:
                     send = self._telling(principal, send)
                     if self._rates.requests is not None:
-                        self._rates.requests.take(principal.bounded_as)
+                        self._rates.requests.take(principal.bounded_as, principal)
                 if rule.permission is not None:
                     self._authorization.require_permission(principal, rule.permission, f"{method} {path}")
             except ProblemError as problem:
@@ -190,7 +190,8 @@ class Guard:
             action = "origin"
             self._origins.require_page(scope, principal, path)
         except ProblemError as problem:
-            self._audit.refused(action, principal, f"{method} {path}", reason=problem.detail)
+            if problem.kind is not ProblemType.TOO_MANY_REQUESTS:  # which the rate has told
+                self._audit.refused(action, principal, f"{method} {path}", reason=problem.detail)
             raise
         return principal
 

@@ -22,6 +22,7 @@ from app.api.output.answer import JSON_CONTENT_TYPE, NO_STORE, answer
 from app.api.output.refusals import invalid_body
 from app.api.raw_route import RawRoute
 from app.problems import ProblemError, ProblemType
+from app.security.audit import Throttled
 from app.security.authorization import Authorization
 from app.security.grants import Grant, Grants
 from app.security.principal import Principal
@@ -98,19 +99,26 @@ class TicketsRoute(RawRoute):
         bodies: how bodies are read.
         authorization: decides what a ticket may be for.
         settings: the bounds.
+        throttled: is told of who has too many.
     """
 
     path = path_format = PATH
     methods = ("POST",)
 
     def __init__(
-        self, tickets: Tickets, bodies: BodyReader, authorization: Authorization, settings: Settings
+        self,
+        tickets: Tickets,
+        bodies: BodyReader,
+        authorization: Authorization,
+        settings: Settings,
+        throttled: Throttled,
     ) -> None:
         super().__init__()
         self._tickets = tickets
         self._bodies = bodies
         self._authorization = authorization
         self._max_filters = settings.max_filters_per_stream
+        self._throttled = throttled
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Give a ticket (ASGI)."""
@@ -126,7 +134,12 @@ class TicketsRoute(RawRoute):
         else:
             purpose, place = Purpose.WEBSOCKET, "ws"
             grants = self._socket_grants(principal, request)
-        ticket = await self._tickets.issue(scope, purpose, grants, principal.bounded_as)
+        try:
+            ticket = await self._tickets.issue(scope, purpose, grants, principal.bounded_as)
+        except ProblemError as problem:
+            if problem.kind is ProblemType.TOO_MANY_REQUESTS:
+                self._throttled.note("tickets", principal.bounded_as, principal, problem)
+            raise
         expires_at = time.time() + LIFETIME_SECONDS
         if principal.expires_at is not None:
             expires_at = min(expires_at, principal.expires_at)

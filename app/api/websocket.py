@@ -99,7 +99,7 @@ class WebSocketRoute(BaseRoute):
                 f"{self._settings.max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS allows",
             )
         if self._rates.streams is not None:
-            self._rates.streams.take(principal.bounded_as)
+            self._rates.streams.take(principal.bounded_as, principal)
         listener = Listener([], is_resumable=False, form=FORM)
         await self._hub.join(listener)
         if listener.close_reason is not None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
+from pydantic import SecretStr
+
 from app.dev.banner import banner
 from app.dev.broker import EmbeddedBroker
 from app.dev.sensors import run_sensors
@@ -40,10 +42,10 @@ def run(settings: Settings, *, has_sensors: bool, say: Callable[[str], None]) ->
     configure_logging(level, settings.log_format)
     with ExitStack() as stack:
         if "broker_url" in settings.model_fields_set:
-            where = without_password(settings.broker_url)
+            where = without_password(settings.broker_url.get_secret_value())
         else:
             broker = stack.enter_context(EmbeddedBroker(max_payload_bytes=settings.max_body_bytes))
-            settings = settings.model_copy(update={"broker_url": broker.url})
+            settings = settings.model_copy(update={"broker_url": SecretStr(broker.url)})
             where = (
                 f"{broker.url} with MQTT 5, mqtt://127.0.0.1:{broker.port_3_1_1} with 3.1.1\n"
                 "           (embedded; all in memory, and never for production)"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from app.hub.position import Epoch
 from tidegate.message import NO_PROPERTIES, Message, Properties
 
 _LINE_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
@@ -60,7 +61,7 @@ class Event:
 
     Attributes:
         message: the message.
-        epoch: the run of the bridge, as it stands in the id.
+        epoch: the run of the bridge, which makes the id.
         sequence: the event's number, rising within one run of the bridge.
         size: its share of a listener's buffer, in bytes.
         fault: what is wrong with its payload, if something is.
@@ -68,7 +69,7 @@ class Event:
 
     __slots__ = ("epoch", "fault", "message", "sequence", "size")
 
-    def __init__(self, message: Message, epoch: str, sequence: int, fault: Fault | None = None) -> None:
+    def __init__(self, message: Message, epoch: Epoch, sequence: int, fault: Fault | None = None) -> None:
         self.message = message
         self.epoch = epoch
         self.sequence = sequence

@@ -14,7 +14,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,7 +27,7 @@ from app.hub.filters import Filters, Upstream
 from app.hub.flusher import Flusher
 from app.hub.journal import Journal
 from app.hub.listener import CloseReason, Listener
-from app.hub.position import Position, parse_position
+from app.hub.position import Epoch, Position, parse_position, standing
 from app.hub.pressure import over_limit
 from app.hub.replay import Replay, take_replay
 from app.hub.subscriptions import SubscribedFilter
@@ -49,7 +48,7 @@ class Hub:
         judge: says what is wrong with a message, once for all who get it; without one nothing ever is.
 
     Attributes:
-        epoch: this run of the bridge, as it stands in ids.
+        epoch: this run of the bridge, which makes ids.
         counts: what was done since the start.
         ended: how many streams ended, for each reason.
         is_draining: the bridge stops, and takes no new listeners.
@@ -72,7 +71,7 @@ class Hub:
         self._listeners: set[Listener] = set()
         self._internal = 0
         self._flusher = Flusher()
-        self.epoch = secrets.token_hex(4)
+        self.epoch = Epoch()
         self._sequence = 1
         self.is_draining = False
         self._filter_sets = FilterSets()
@@ -113,7 +112,7 @@ class Hub:
 
     def position_of(self, listener: Listener) -> Position:
         """Where a client stands that has seen everything that came for this listener."""
-        return Position(self.epoch, self._sequence, listener.digest)
+        return standing(self.epoch, self._sequence, listener.digest)
 
     @property
     def flusher(self) -> Flusher:
@@ -154,8 +153,8 @@ class Hub:
             self._relieve()
         complete = set[str]()
         gap: ControlEvent | None = None
-        position = parse_position(last_event_id)
-        if position is not None and position.epoch == self.epoch and position.sequence <= self._sequence:
+        position = parse_position(last_event_id, self.epoch)
+        if position is not None and position.sequence <= self._sequence:
             replay = self._resume(listener, position)
             complete, gap = replay.complete, replay.gap
             if gap is not None:
@@ -176,7 +175,7 @@ class Hub:
         if gap is not None and not gap.sequence:
             gap.sequence = stands_at
         if position is None:
-            return Position(self.epoch, stands_at, listener.digest, listener.lacks_retained)
+            return standing(self.epoch, stands_at, listener.digest, listener.lacks_retained)
         # As long as a gap was not read, the client stands where it stood, with the filters of that time.
         return position if gap is not None else replace(position, filters=listener.digest)
 

@@ -140,6 +140,6 @@ class Gate:
         self._authorization.require_current(principal)
         self._authorization.require_publish(principal, message, field=field)
         if self._rate is not None:
-            self._rate.take(principal.bounded_as)
+            self._rate.take(principal.bounded_as, principal)
         for check in self._checks:
             check(message)

@@ -6,7 +6,9 @@ Rules:
 2. What is allowed is recorded, but for reads of status and metrics; of publishes a sample.
 3. A record names a principal, its way to show itself and the id of its key or token. It never holds a secret
    or a payload.
-4. Records go to the logger ``tidegate.audit``, their members beside the text (``extra=``): refusals as
+4. Who comes too often (429) is recorded apart: once in ``THROTTLED_SECONDS`` for each caller and bound, with
+   how often. It takes no room from other refusals, and strangers take none from callers who are known.
+5. Records go to the logger ``tidegate.audit``, their members beside the text (``extra=``): refusals as
    warnings, the rest as information.
 """
 
@@ -17,8 +19,10 @@ import logging
 import random
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final
 
+from app.problems import ProblemError
 from app.security.principal import Principal
 
 logger = logging.getLogger("tidegate.audit")
@@ -28,8 +32,82 @@ MAX_TEXT: Final = 200
 
 WINDOW_SECONDS: Final = 1.0
 
+THROTTLED_SECONDS: Final = 10.0
+"""For how long the refusals of one caller by one bound are counted before the record says how many."""
+MAX_THROTTLED: Final = 100
+"""So many callers and bounds have a record of their own in that time, and so many addresses of strangers."""
+
 peer: Final[ContextVar[tuple[str, int] | None]] = ContextVar("peer", default=None)
 """The address and port of the connection that the request at hand came by."""
+
+
+class Throttled:
+    """Counts who was refused for coming too often, and records it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], _Count] = {}
+        self._strangers: dict[tuple[str, str], _Count] = {}
+        self._beyond = 0
+        self._end: asyncio.TimerHandle | None = None
+
+    def note(self, bound: str, owner: str, principal: Principal | None, problem: ProblemError) -> None:
+        """Count one refusal.
+
+        Args:
+            bound: the setting that refuses.
+            owner: whom it counts for: ``Principal.bounded_as``, or an address.
+            principal: who asked; None where that is not known.
+            problem: the refusal.
+        """
+        counts = self._strangers if principal is None else self._known
+        found = counts.get((bound, owner))
+        if found is not None:
+            found.refused += 1
+        elif len(counts) < MAX_THROTTLED:
+            counts[bound, owner] = _Count(_who(principal), problem.detail)
+        else:
+            self._beyond += 1
+        if self._end is None:
+            self._end = asyncio.get_running_loop().call_later(THROTTLED_SECONDS, self.record)
+
+    def record(self) -> None:
+        """Write what was counted, and begin anew."""
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        for counts in (self._known, self._strangers):
+            for (bound, _), count in counts.items():
+                logger.warning(
+                    "%s refused %d times: %s",
+                    bound,
+                    count.refused,
+                    _shown(count.reason),
+                    extra={
+                        "action": "throttle",
+                        "decision": "refused",
+                        "target": bound,
+                        "reason": _shown(count.reason),
+                        "refused": count.refused,
+                        **count.who,
+                    },
+                )
+            counts.clear()
+        if self._beyond:
+            logger.warning(
+                "%d more refusals of further callers who came too often",
+                self._beyond,
+                extra={"action": "throttle", "decision": "refused", "unrecorded": self._beyond},
+            )
+            self._beyond = 0
+
+
+@dataclass(slots=True)
+class _Count:
+    """How often one bound refused one caller; who it was and why, as of the first time."""
+
+    who: dict[str, Any]
+    reason: str
+    refused: int = 1
 
 
 class Audit:
@@ -41,6 +119,7 @@ class Audit:
 
     Attributes:
         refusals: how many there were, by action, since the start; also those beyond the bound.
+        throttled: is told of who came too often.
     """
 
     def __init__(self, *, publish_sample: float = 0.0, max_refusals: int = 50) -> None:
@@ -51,6 +130,7 @@ class Audit:
         self._unrecorded = 0
         self._summary: asyncio.TimerHandle | None = None
         self.refusals: dict[str, int] = {}
+        self.throttled = Throttled()
 
     def samples_publish(self) -> bool:
         """Whether the next allowed publish is one to record."""
@@ -113,11 +193,12 @@ class Audit:
         )
 
     def close(self) -> None:
-        """Record how many refusals were not recorded, and end."""
+        """Record how many refusals were not recorded, and who came too often; and end."""
         if self._summary is not None:
             self._summary.cancel()
             self._summary = None
         self._tell_of_the_rest()
+        self.throttled.record()
 
     def _has_room(self) -> bool:
         now = time.monotonic()

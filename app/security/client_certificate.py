@@ -4,22 +4,21 @@ Rules:
 
 1. The header counts from the addresses of the proxy alone. From anybody else it is a forgery, and refused.
 2. The proxy has to put its own header in the place of one that a client sent. Two are refused.
-3. What is in the header is compared as a whole with the subjects of the file; nothing is taken apart. Of
-   Envoy's ``X-Forwarded-Client-Cert`` the one ``Subject`` of its one element counts, as it stands between
-   the quotation marks. Traefik's header is not taken: a name that holds such a mark could pose as another.
+3. The subject that the header tells is compared as a whole with those of the file; how it stands there is for
+   ``app.security.subject_forms``.
 4. A browser presents a certificate whatever page asks, so the request is marked as one from a cookie is.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from app.problems import ProblemError, ProblemType
 from app.security.authentication import AMBIENT, Ended, Scope
 from app.security.principal import Principal, Source
+from app.security.subject_forms import Form, whole
 from app.security.subjects import Subjects
 from app.security.watched_file import WatchedFile
 
@@ -27,12 +26,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SUCCESS: Final = "SUCCESS"
 """What nginx's ``$ssl_client_verify`` is for a certificate that it verified."""
-
-_MAX_HEADER: Final = 4096
-_ENVOY: Final = "x-forwarded-client-cert"
-_PAIR: Final = r'[A-Za-z]+=(?:"(?:[^"\\]|\\.)*"|[^",;]*)'
-_is_element: Final = re.compile(f"{_PAIR}(?:;{_PAIR})*").fullmatch
-_subjects: Final = re.compile(r'(?:^|;)Subject="((?:[^"\\]|\\.)*)"(?=;|$)').findall
 
 
 class ClientCertificates:
@@ -43,6 +36,7 @@ class ClientCertificates:
         header: the header with the subject.
         proxies: the addresses of the proxies.
         verify_header: a header that has to say ``SUCCESS`` beside it; none where it is empty.
+        form: how the subject stands in the header.
     """
 
     challenge = ""
@@ -54,6 +48,7 @@ class ClientCertificates:
         header: str,
         proxies: Sequence[Network],
         verify_header: str = "",
+        form: Form = whole,
     ) -> None:
         self._subjects = subjects
         self._header_name = header
@@ -61,7 +56,7 @@ class ClientCertificates:
         self._verify_name = verify_header
         self._verify_header = verify_header.lower().encode()
         self._proxies = tuple(proxies)
-        self._is_envoy = header.lower() == _ENVOY
+        self._form = form
 
     def recall(self, scope: Scope) -> Principal | None:
         """None: the address and the headers are looked at each time."""
@@ -81,7 +76,10 @@ class ClientCertificates:
         if len(values) > 1:
             raise self._refusal("is there several times: the proxy has to replace it")
         self._require_success(scope)
-        subject = self._subject(values[0])
+        try:
+            subject = self._form(values[0])
+        except ValueError as error:
+            raise self._refusal(str(error)) from None
         principal = self._subjects.value.get(subject)
         if principal is None:
             raise self._refusal("has a subject that the bridge does not know")
@@ -118,20 +116,6 @@ class ClientCertificates:
                     f"the proxy did not verify the client certificate: {self._verify_name} is not {_SUCCESS}",
                     field=self._verify_name,
                 )
-
-    def _subject(self, value: bytes) -> str:
-        try:
-            text = value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise self._refusal("is not UTF-8") from None
-        if len(text) > _MAX_HEADER:
-            raise self._refusal(f"is longer than {_MAX_HEADER} bytes")
-        if not self._is_envoy:
-            return text
-        found: list[str] = _subjects(text) if _is_element(text) else []
-        if len(found) != 1:
-            raise self._refusal("has not one element with one Subject")
-        return found[0]
 
     def _refusal(self, words: str) -> ProblemError:
         return ProblemError(

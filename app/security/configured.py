@@ -73,6 +73,7 @@ def _add_tokens(settings: Settings, methods: list[Method], parts: list[Part]) ->
 
 def _add_certificates(settings: Settings, file: Path, methods: list[Method], parts: list[Part]) -> None:
     from app.security.client_certificate import ClientCertificates  # noqa: PLC0415 - as above
+    from app.security.subject_forms import form_of  # noqa: PLC0415
     from app.security.subjects import watched_subjects  # noqa: PLC0415
 
     subjects = watched_subjects(file)
@@ -83,6 +84,7 @@ def _add_certificates(settings: Settings, file: Path, methods: list[Method], par
             header=settings.proxy_subject_header,
             proxies=[ipaddress.ip_network(each) for each in settings.trusted_proxies],
             verify_header=settings.proxy_verify_header,
+            form=form_of(settings.proxy_subject_form, settings.proxy_subject_header),
         )
     )
 

@@ -6,19 +6,22 @@ Rules:
 2. What is refused is not counted: who waits as long as ``Retry-After`` says gets through.
 3. A refusal names the setting and its value, and tells nothing of what others do.
 4. Of a bridge without authentication the address of the caller stands for the principal.
-5. Who has one address of IPv6 has 2^64 of them: the network that they are in counts.
+5. A refusal is told to the audit log, with who it was.
+6. Who has one address of IPv6 has 2^64 of them: the network that they are in counts.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import Final
+from typing import Final, NoReturn
 
 from limits import RateLimitItem, parse
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from app.problems import ProblemError, ProblemType
+from app.security.audit import Throttled
+from app.security.principal import Principal
 from app.security.rate_counters import RateCounters
 from app.settings import Settings
 from app.settings.sources import variable
@@ -53,12 +56,22 @@ class Rate:
         total: the setting of the bound of all together; empty where there is none.
         settings: where both are.
         counters: what counts.
+        throttled: is told of refusals.
     """
 
-    def __init__(self, name: str, each: str, total: str, settings: Settings, counters: RateCounters) -> None:
+    def __init__(
+        self,
+        name: str,
+        each: str,
+        total: str,
+        settings: Settings,
+        counters: RateCounters,
+        throttled: Throttled,
+    ) -> None:
         self.name = name
         self._each = _Bound(each, f"{name} of", settings, counters)
         self._total = _Bound(total, f"{name} by", settings, counters)
+        self._throttled = throttled
         item = self._each.item
         self._policy = "" if item is None else f'"{name}";q={item.amount};w={item.get_expiry()}'
 
@@ -67,17 +80,27 @@ class Rate:
         """Whether anything is bounded."""
         return self._each.item is not None or self._total.item is not None
 
-    def take(self, owner: str) -> None:
+    def take(self, owner: str, principal: Principal | None = None) -> None:
         """Count one.
 
         Args:
             owner: who does it: ``Principal.bounded_as``, or an address.
+            principal: who that is, for the audit log; None where nobody knows.
 
         Raises:
             ProblemError: TOO_MANY_REQUESTS, with ``Retry-After``.
         """
-        self._each.take(owner, f"{self.name} of one caller")
-        self._total.take(_ALL, f"{self.name} of all callers together")
+        if not self._each.count(owner):
+            self._refuse(self._each, owner, "of one caller", owner, principal)
+        if not self._total.count(_ALL):
+            self._refuse(self._total, _ALL, "of all callers together", owner, principal)
+
+    def _refuse(
+        self, bound: _Bound, counted: str, whose: str, owner: str, principal: Principal | None
+    ) -> NoReturn:
+        problem = bound.refusal(counted, f"{self.name} {whose}")
+        self._throttled.note(bound.variable, owner, principal, problem)
+        raise problem
 
     def give_back(self, owner: str) -> None:
         """It came to nothing, and does not count."""
@@ -94,7 +117,7 @@ class Rate:
 
 class _Bound:
     def __init__(self, setting: str, namespace: str, settings: Settings, counters: RateCounters) -> None:
-        self._setting = setting
+        self.variable = variable(setting)
         self._value: str = getattr(settings, setting) if setting else ""
         self._counters = counters
         self._limiter = SlidingWindowCounterRateLimiter(counters)
@@ -103,14 +126,15 @@ class _Bound:
             self.item = parse(self._value)
             self.item.namespace = namespace
 
-    def take(self, owner: str, what: str) -> None:
+    def count(self, owner: str) -> bool:
         item = self.item
-        if item is None or self._limiter.hit(item, owner):
-            return
+        return item is None or self._limiter.hit(item, owner)
+
+    def refusal(self, owner: str, what: str) -> ProblemError:
         seconds = self.look(owner)[1]
-        raise ProblemError(
+        return ProblemError(
             ProblemType.TOO_MANY_REQUESTS,
-            f"too many {what}: {variable(self._setting)} allows {self._value}",
+            f"too many {what}: {self.variable} allows {self._value}",
             hint=f"try again in {seconds} s",
             headers={"Retry-After": str(seconds)},
         )
@@ -131,6 +155,7 @@ class Rates:
 
     Args:
         settings: the bounds.
+        throttled: is told of refusals.
 
     Attributes:
         requests: HTTP requests, handshakes and frames of WebSockets.
@@ -139,12 +164,12 @@ class Rates:
         attempts: requests that fail to show who makes them, by address.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, throttled: Throttled) -> None:
         shared = RateCounters()
         apart = RateCounters()  # strangers push nobody else's counts out
 
         def rate(name: str, each: str, total: str = "", counters: RateCounters = shared) -> Rate | None:
-            made = Rate(name, each, total, settings, counters)
+            made = Rate(name, each, total, settings, counters, throttled)
             return made if made.is_set else None
 
         self.requests = rate("requests", "rate_limit_requests", "rate_limit_requests_total")

@@ -8,7 +8,7 @@ Rules:
    of it, and is used up whatever comes of it.
 3. It holds what the request for it showed. That is looked at again when it is used, so that it makes the
    principal that whoever asked is then, at any replica, with part of its grants and none of its scopes.
-4. In the memory of one bridge nobody has more than a tenth of the room for all.
+4. There is room for so many, and so large; nobody has more than a tenth of it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from app.security.principal import Principal, Source
 
 LIFETIME_SECONDS: Final = 30
 MAX_TICKETS: Final = 10_000
-"""How many may wait in the memory of one bridge."""
+"""How many may wait, in the memory of one bridge or of all that share a store."""
 MAX_BYTES: Final = 64 * 1024 * 1024
 """What they may hold together: the headers that asked for them, and filters."""
 SHARES: Final = 10
 """One caller may have so much less than all together."""
+OF_ALL: Final = "tickets of all callers together"
 
 _BYTES: Final = 32
 _NONCE: Final = bytes(12)
@@ -94,7 +95,7 @@ class TicketStore(Protocol):
     """Keeps what tickets are good for, under their hashes."""
 
     async def put(self, name: bytes, value: bytes, owner: str) -> None:
-        """Keep a value for ``LIFETIME_SECONDS``; a store with bounds counts it for its owner.
+        """Keep a value for ``LIFETIME_SECONDS``, and count it for its owner.
 
         Raises:
             ProblemError: TOO_MANY_REQUESTS or TICKETS_UNAVAILABLE: it cannot be kept.
@@ -143,9 +144,9 @@ class MemoryTicketStore:
             self._counts[owner] >= self._max_tickets // SHARES
             or self._bytes[owner] + len(value) > self._max_bytes // SHARES
         ):
-            raise _too_many(f"{self._counts[owner]} tickets of yours")
+            raise too_many(f"{self._counts[owner]} tickets of yours")
         if len(self._kept) >= self._max_tickets or self._all_bytes + len(value) > self._max_bytes:
-            raise _too_many("tickets of all callers together")
+            raise too_many(OF_ALL)
         self._kept[name] = (now + LIFETIME_SECONDS, value, owner)
         self._counts[owner] += 1
         self._bytes[owner] += len(value)
@@ -225,7 +226,12 @@ class Tickets:
         await self._store.close()
 
 
-def _too_many(whose: str) -> ProblemError:
+def too_many(whose: str) -> ProblemError:
+    """The refusal of a store that has no room.
+
+    Args:
+        whose: the tickets that take it.
+    """
     return ProblemError(
         ProblemType.TOO_MANY_REQUESTS,
         f"{whose} wait to be used, or what they hold is as much as may be",

@@ -20,9 +20,8 @@ _PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3
 class BrokerSettings(BaseSettings):
     """The settings that begin with ``TIDEGATE_BROKER_``."""
 
-    broker_url: str = Field(
-        "mqtt://localhost:1883",
-        repr=False,
+    broker_url: SecretStr = Field(
+        SecretStr("mqtt://localhost:1883"),
         description="Where the broker is: `mqtt://`, `mqtts://` (TLS), `ws://` or `wss://`. May hold "
         "`user:password@` and the parameters `client_id`, `keepalive` and `protocol`; a setting of its own "
         "wins over each.",
@@ -91,14 +90,14 @@ class BrokerSettings(BaseSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def _check_broker_url(cls, url: str) -> str:
-        if parse_url(url).kind != "mqtt":
+    def _check_broker_url(cls, url: SecretStr) -> SecretStr:
+        if parse_url(url.get_secret_value()).kind != "mqtt":
             raise ValueError("this is the URL of a bridge; a broker's begins with mqtt, mqtts, ws or wss")
         return url
 
     @model_validator(mode="after")
     def _check_broker(self) -> Self:
-        options = parse_url(self.broker_url).connect_options
+        options = parse_url(self.broker_url.get_secret_value()).connect_options
         tls = ("broker_ca_file", "broker_certificate_file", "broker_key_file")
         for name in tls:
             if getattr(self, name) is not None and options.tls is None:
@@ -128,7 +127,7 @@ class BrokerSettings(BaseSettings):
         Raises:
             TLSError: a certificate or key file cannot be used.
         """
-        options = parse_url(self.broker_url).connect_options
+        options = parse_url(self.broker_url.get_secret_value()).connect_options
         bundle = bundle or self.broker_bundle()
         given = self.model_fields_set
         return replace(
@@ -157,7 +156,7 @@ class BrokerSettings(BaseSettings):
         Raises:
             TLSError: a file cannot be used.
         """
-        if parse_url(self.broker_url).connect_options.tls is None:
+        if parse_url(self.broker_url.get_secret_value()).connect_options.tls is None:
             return None
         return bundle_of_files(
             ca=self.broker_ca_file,

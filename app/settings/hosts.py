@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TypeAlias
 
+from tidegate.url import without_password
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -15,7 +17,10 @@ def as_network(entry: str) -> Network | None:
         ValueError: it has a slash and is no network.
     """
     if "/" in entry:
-        return ipaddress.ip_network(entry)
+        try:
+            return ipaddress.ip_network(entry)
+        except ValueError:
+            raise _no_host(entry) from None
     try:
         return ipaddress.ip_network(entry.strip("[]"))
     except ValueError:
@@ -30,5 +35,10 @@ def as_host(entry: str) -> tuple[str, int | None]:
     """
     host, separator, port = entry.partition(":")
     if not host or (separator and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536)):
-        raise ValueError(f"{entry!r} is no host; write broker.example, broker.example:8883 or 10.0.0.0/8")
+        raise _no_host(entry)
     return host.lower().rstrip("."), int(port) if separator else None
+
+
+def _no_host(entry: str) -> ValueError:
+    shown = without_password(entry)
+    return ValueError(f"{shown!r} is no host; write broker.example, broker.example:8883 or 10.0.0.0/8")

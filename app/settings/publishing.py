@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, FilePath, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 from tidegate.topics import validate_topic
+from tidegate.url import without_password
 
 _is_uri_reference: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+").fullmatch
 """Whether a text has the characters of one alone (RFC 3986 §2)."""
@@ -152,7 +153,10 @@ class PublishingSettings(BaseSettings):
     @classmethod
     def _check_source(cls, source: str) -> str:
         if not _is_uri_reference(source):
-            raise ValueError(f"{source!r} is no URI, nor a part of one; percent-encode what is not ASCII")
+            shown = without_password(source)
+            raise ValueError(f"{shown!r} is no URI, nor a part of one; percent-encode what is not ASCII")
+        if urlsplit(source).password is not None:
+            raise ValueError("every reader of a stream is shown the source: write it without a password")
         return source
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, FilePath, SecretStr, field_validator, model_validator
@@ -97,6 +97,14 @@ class SecuritySettings(BaseSettings):
         "verified. Left out, none is looked at.",
         examples=["X-Client-Subject"],
     )
+    proxy_subject_form: Literal["auto", "subject", "envoy", "certificate"] = Field(
+        "auto",
+        description="What stands in it: the `subject` alone, as nginx passes it; `envoy`, elements with a "
+        "`Subject`; or the `certificate` in base64, with its chain behind commas, as Traefik passes it. "
+        "`auto` is what the header's name says: `X-Forwarded-Client-Cert` is Envoy's, "
+        "`X-Forwarded-Tls-Client-Cert` Traefik's, and any other has the subject.",
+        examples=["certificate"],
+    )
     proxy_verify_header: str = Field(
         "",
         description="A header that has to say `SUCCESS` beside it, as nginx's `$ssl_client_verify` does.",
@@ -162,6 +170,16 @@ class SecuritySettings(BaseSettings):
             raise ValueError(f"{name!r} is no name of a header or a cookie")
         return name
 
+    @field_validator("proxy_subject_header")
+    @classmethod
+    def _check_subject_header(cls, name: str) -> str:
+        if name.lower() == "x-forwarded-tls-client-cert-info":
+            raise ValueError(
+                f"one subject could pose as another in {name}; have Traefik pass X-Forwarded-Tls-Client-Cert "
+                "(passTLSClientCert with pem)"
+            )
+        return name
+
     @field_validator("trusted_proxies")
     @classmethod
     def _check_proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
@@ -209,7 +227,11 @@ class SecuritySettings(BaseSettings):
             "TIDEGATE_SUBJECTS_FILE": self.subjects_file is not None,
         }
         missing = [name for name, is_given in parts.items() if not is_given]
-        if missing and (len(missing) < len(parts) or self.proxy_verify_header):
-            given = [name for name in parts if name not in missing] or ["TIDEGATE_PROXY_VERIFY_HEADER"]
+        options = {
+            "TIDEGATE_PROXY_VERIFY_HEADER": bool(self.proxy_verify_header),
+            "TIDEGATE_PROXY_SUBJECT_FORM": self.proxy_subject_form != "auto",
+        }
+        if missing and (len(missing) < len(parts) or any(options.values())):
+            given = [name for name, is_given in (parts | options).items() if is_given]
             raise ValueError(f"{' and '.join(given)} has no use without {' and '.join(missing)}")
         return self

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, DirectoryPath, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
+from tidegate.url import without_password
+
 
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
@@ -105,7 +107,7 @@ class ServerSettings(BaseSettings):
                 or set("/?#@*") & set(authority)
             ):
                 raise ValueError(
-                    f"{origin!r} is no origin; write scheme and host alone, as in https://panel.example"
+                    f"{without_password(origin)!r} is no origin; write scheme and host alone, as in https://panel.example"
                 )
         return origins
 
@@ -114,7 +116,9 @@ class ServerSettings(BaseSettings):
     def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
             if set("/:*@?# ") & set(host):
-                raise ValueError(f"{host!r} is no host name; write it alone, as in bridge.example")
+                raise ValueError(
+                    f"{without_password(host)!r} is no host name; write it alone, as in bridge.example"
+                )
         return hosts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from app.security.audit import Audit
+from app.problems import ProblemError, ProblemType
+from app.security.audit import MAX_THROTTLED, Audit
 from app.security.authentication import Authentication
+from app.security.tickets import MAX_BYTES, SHARES
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.fixed_tokens import FixedTokens, bearer, principal
 from tests.support.mosquitto import Mosquitto
@@ -30,6 +33,7 @@ MEMBERS = (
     "qos",
     "retain",
     "unrecorded",
+    "refused",
 )
 
 
@@ -193,6 +197,120 @@ def test_refusals_beyond_the_bound_are_counted(mosquitto: Mosquitto, records: Re
 
         wait_until(lambda: accounted() == 20)
     assert len(records.of("publish", "refused")) < 20
+
+
+def test_who_comes_too_often_is_recorded(mosquitto: Mosquitto, records: Records) -> None:
+    """Once for each caller and bound, with how often: by requests, publishes, batches, frames and streams."""
+    everything: dict[str, Any] = {"publish": ("#",), "subscribe": ("#",)}
+    tokens = FixedTokens(
+        first=principal("first", **everything),
+        second=principal("second", **everything),
+    )
+    with running_bridge(
+        mosquitto.url,
+        authentication=Authentication([tokens]),
+        audit_max_refusals_per_second=1,
+        rate_limit_publishes="1/day",
+        rate_limit_publishes_total="2/day",
+        rate_limit_streams="1/day",
+        rate_limit_failed_attempts="2/day",
+        max_streams_per_principal=1,
+    ) as bridge:
+        client, headers = bridge.client, bearer("first")
+        publish = "/v1/topics/audit/often"
+        statuses = [client.post(publish, content=b"1", headers=headers).status_code for _ in range(20)]
+        assert [200] + [429] * 19 == statuses
+        lines = b'{"topic":"audit/often","payload":1}\n' * 3
+        client.post(
+            "/v1/publish/batch", content=lines, headers={**headers, "Content-Type": "application/x-ndjson"}
+        )
+        with SocketClient(bridge.port, headers=headers) as socket:
+            socket.refusal("publish", id="p", topic="audit/often", payload=1)
+            socket.refusal("subscribe", id="s", topics=["audit/often"])
+            assert 429 == client.get("/v1/subscribe?topic=a", headers=headers).status_code
+        for status in (200, 429):
+            assert status == client.post(publish, content=b"1", headers=bearer("second")).status_code
+        client.post(publish, content=b"1", headers=bearer("second"))
+        for status in (401, 401, 429, 429, 429):
+            assert status == client.get("/v1/principal", headers=bearer("made-up")).status_code
+    found = records.of("throttle", "refused")
+    assert [
+        ("TIDEGATE_RATE_LIMIT_PUBLISHES", "first", 23),
+        ("TIDEGATE_RATE_LIMIT_STREAMS", "first", 1),
+        ("TIDEGATE_MAX_STREAMS_PER_PRINCIPAL", "first", 1),
+        ("TIDEGATE_RATE_LIMIT_PUBLISHES", "second", 2),
+        ("TIDEGATE_RATE_LIMIT_FAILED_ATTEMPTS", None, 3),
+    ] == [(each["target"], each.get("principal"), each["refused"]) for each in found]
+    assert ("127.0.0.1", "api_key") == (found[0]["peer"], found[0]["source"])
+    assert found[0]["reason"].endswith("TIDEGATE_RATE_LIMIT_PUBLISHES allows 1/day")
+    assert all("peer" in each for each in found)
+    assert 2 == sum(
+        each.get("unrecorded", 1) for each in records.found if each.get("action") in (None, "authenticate")
+    )
+
+
+def test_a_bound_of_all_names_who_it_refuses(mosquitto: Mosquitto, records: Records) -> None:
+    """The caller, and not all together."""
+    tokens = FixedTokens(first=principal("first", publish=("#",)), second=principal("second", publish=("#",)))
+    with running_bridge(
+        mosquitto.url, authentication=Authentication([tokens]), rate_limit_publishes_total="1/day"
+    ) as bridge:
+        for name in ("first", "second", "second"):
+            bridge.client.post("/v1/topics/audit/all", content=b"1", headers=bearer(name))
+    assert [("TIDEGATE_RATE_LIMIT_PUBLISHES_TOTAL", "second", 2)] == [
+        (each["target"], each["principal"], each["refused"]) for each in records.of("throttle", "refused")
+    ]
+
+
+def test_who_has_too_many_tickets_is_recorded(mosquitto: Mosquitto, records: Records) -> None:
+    """Like who publishes too often; a ticket holds the headers that asked for it."""
+    with running_bridge(mosquitto.url) as bridge:
+        statuses = set()
+        for _ in range(MAX_BYTES // SHARES // 60_000 + 3):
+            asked = bridge.client.post(
+                "/v1/tickets", json={"for": "websocket"}, headers={"X-Fill": "x" * 60_000}
+            )
+            statuses.add(asked.status_code)
+    assert {200, 429} == statuses
+    (told,) = records.of("throttle", "refused")
+    assert ("tickets", "anonymous") == (told["target"], told["principal"])
+    assert "tickets of yours" in told["reason"]
+
+
+async def test_whoever_comes_too_often_cannot_flood_the_log(records: Records) -> None:
+    """So many callers have a record, and so many strangers beside them; of the rest there is the count."""
+    audit = Audit()
+    problem = ProblemError(ProblemType.TOO_MANY_REQUESTS, "too many")
+    for number in range(MAX_THROTTLED + 50):
+        audit.throttled.note("TIDEGATE_A", f"address {number}", None, problem)
+    for number in range(MAX_THROTTLED + 7):
+        for _ in range(3):
+            audit.throttled.note("TIDEGATE_A", f"caller {number}", principal(f"caller-{number}"), problem)
+    assert [] == records.found
+    audit.throttled.record()
+    told = records.of("throttle", "refused")
+    known = [each for each in told if "principal" in each]
+    assert (MAX_THROTTLED, {3}) == (len(known), {each["refused"] for each in known})
+    assert 2 * MAX_THROTTLED + 1 == len(told)
+    assert 50 + 3 * 7 == told[-1]["unrecorded"]
+    audit.throttled.record()
+    assert 2 * MAX_THROTTLED + 1 == len(records.found)
+
+
+async def test_who_comes_too_often_is_recorded_while_the_bridge_runs(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the time is over for which it is counted; after that a new count begins."""
+    monkeypatch.setattr("app.security.audit.THROTTLED_SECONDS", 0.001)
+    audit = Audit()
+    problem = ProblemError(ProblemType.TOO_MANY_REQUESTS, "too many")
+    for number in range(1, 3):
+        audit.throttled.note("TIDEGATE_A", "caller", principal("caller"), problem)
+        audit.throttled.note("TIDEGATE_A", "caller", principal("caller"), problem)
+        async with asyncio.timeout(10):
+            while len(records.found) < number:
+                await asyncio.sleep(0)
+    assert [2, 2] == [each["refused"] for each in records.found]
 
 
 def test_without_authentication_only_refusals_are_recorded(mosquitto: Mosquitto, records: Records) -> None:

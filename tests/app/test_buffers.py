@@ -18,6 +18,7 @@ from app.hub.buffers import (
     make_buffer,
 )
 from app.hub.event import ControlEvent, Event
+from app.hub.position import Epoch
 from tidegate.message import Message
 
 MANY = 2**40
@@ -29,7 +30,7 @@ Out = Sequence[Event | ControlEvent]
 
 def event(sequence: int, topic: str = "a", size: int = 0) -> Event:
     """A message of this number, which counts 200 bytes, its topic's and these."""
-    return Event(Message(topic, b"x" * size), "01234567", sequence)
+    return Event(Message(topic, b"x" * size), Epoch(), sequence)
 
 
 def numbers(events: Out) -> list[int]:

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from traceback import TracebackException
 from typing import Any, Final
 
 import httpx
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from app.main import create_app
 from app.settings import Settings
 from tests.support.bridge import wait_until
 from tests.support.certificates import Certificates
@@ -36,6 +38,7 @@ from tests.support.raw_stream import RawStream
 from tests.support.tokens import token
 from tests.support.valkey import Valkey
 from tests.support.websocket import SocketClient
+from tidegate.errors import ConfigurationError
 
 COOKIE: Final = "session"
 JSON: Final = "application/json"
@@ -396,6 +399,9 @@ def test_a_broker_that_refuses_the_password_makes_nobody_show_it(place: Place) -
         ("TIDEGATE_REDIS_URL", "redis://:{}@localhost:port"),
         ("TIDEGATE_REDIS_URL", "http://:{}@localhost"),
         ("TIDEGATE_JWT_JWKS_URL", "https://user:{}@localhost/"),
+        ("TIDEGATE_CORS_ORIGINS", "https://user:{}@localhost"),
+        ("TIDEGATE_CREDENTIALS_TEST_HOSTS", "mqtts://user:{}@localhost"),
+        ("TIDEGATE_CLOUDEVENTS_SOURCE", "https://user:{}@localhost"),
         ("TIDEGATE_JWT_KEY", "{:.20}"),
         ("TIDEGATE_JWT_KEY", "-----BEGIN PUBLIC KEY-----{}"),
         ("TIDEGATE_BROKER_PASSWORD", "{}"),
@@ -413,9 +419,39 @@ def test_a_setting_that_is_refused_is_not_shown_where_it_holds_a_secret(name: st
 
 
 def test_settings_show_no_secret_of_theirs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a text, and as what is kept of them for the broker."""
+    """As a text, as a table, as JSON, and as what is kept of them for the broker."""
+    settings = settings_of(place, monkeypatch)
+    dumped = settings.model_dump()
+    assert "broker_url" in dumped
+    for text in (
+        repr(settings),
+        str(settings),
+        repr(dumped),
+        settings.model_dump_json(),
+        repr(settings.connect_options()),
+    ):
+        assert [] == place.canaries.found_in(text)
+
+
+def test_a_stack_trace_with_its_variables_shows_no_secret(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Some tools write those of every frame, here of a bridge that cannot be made."""
+    schemas = tmp_path / "schemas.yaml"
+    schemas.write_text("schemas: nonsense")
+    monkeypatch.setenv("TIDEGATE_SCHEMAS_FILE", str(schemas))
+    settings = settings_of(place, monkeypatch)
+    with pytest.raises(ConfigurationError) as caught:
+        create_app(settings)
+    assert caught.tb.tb_next is not None  # without this test's own frame
+    trace = TracebackException(caught.type, caught.value, caught.tb.tb_next, capture_locals=True)
+    text = "".join(trace.format())
+    assert "settings = Settings(" in text
+    assert [] == place.canaries.found_in(text)
+
+
+def settings_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Those of the bridge, in this process."""
     for name, value in place.settings.items():
         monkeypatch.setenv(name, value)
-    settings = Settings()
-    for text in (repr(settings), str(settings), repr(settings.connect_options())):
-        assert [] == place.canaries.found_in(text)
+    return Settings()

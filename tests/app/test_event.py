@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.api.stream.forms import EventStreamForm, LinesForm
 from app.hub.event import Event, envelope
+from app.hub.position import Epoch
 from tidegate.message import Message, Properties
 
 
@@ -85,11 +86,11 @@ def test_a_copy_that_was_sent_before_says_so() -> None:
 )
 def test_nothing_in_a_message_becomes_a_line_of_the_stream(topic: str, payload: bytes) -> None:
     """Whatever topic and payload hold, an event is an id line, a data line and an empty one."""
-    event = Event(Message(topic, payload), "01234567", 1)
-    lines = EventStreamForm().encode([event], 0, "01234567", marked=False).split(b"\n")
+    event = Event(Message(topic, payload), Epoch(), 1)
+    lines = EventStreamForm().encode([event], 0, Epoch(), marked=False).split(b"\n")
     assert [line.partition(b":")[0] for line in lines] == [b"id", b"data", b"", b""]
     assert b"\r" not in b"".join(lines)
-    line, *rest = LinesForm().encode([event], 0, "01234567", marked=False).split(b"\n")
+    line, *rest = LinesForm().encode([event], 0, Epoch(), marked=False).split(b"\n")
     assert (rest, b"\r" in line) == ([b""], False)
     assert json.loads(line)["topic"] == topic
 

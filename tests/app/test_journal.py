@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.hub import journal as module
 from app.hub.event import Event
 from app.hub.journal import Journal, Track
+from app.hub.position import Epoch
 from tidegate.message import Message
 
 NOW = 1_700_000_000.0
@@ -39,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def event(sequence: int, *, size: int = 0, received_at: float | None = None) -> Event:
     """A message of this number, by default received now."""
     moment = time.time() if received_at is None else received_at
-    return Event(Message("a", b"x" * size, received_at=moment), "01234567", sequence)
+    return Event(Message("a", b"x" * size, received_at=moment), Epoch(), sequence)
 
 
 def numbers(events: list[Event]) -> list[int]:

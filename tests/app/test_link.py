@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import SecretStr
+
 from app.broker.link import BrokerLink
 from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
@@ -99,7 +101,7 @@ class EagerBroker:
 
 async def story_of(broker: EagerBroker, connections: int, **settings: Any) -> list[tuple[str, Any]]:
     """What a listener on ``a`` is told until so many connections were made, and the last is in use."""
-    chosen = Settings(broker_url="mqtt://127.0.0.1", **settings)
+    chosen = Settings(broker_url=SecretStr("mqtt://127.0.0.1"), **settings)
     link = BrokerLink(chosen, chosen.connect_options(), connect=broker)
     hub = Hub(link)
     link.attach(hub)

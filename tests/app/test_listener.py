@@ -11,6 +11,7 @@ from app.hub.buffers import Policy
 from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
+from app.hub.position import Epoch
 from tests.support.hub import (
     LateReader,
     LeavingReader,
@@ -27,7 +28,7 @@ LONG_SECONDS = 3600.0
 
 def event(number: int, topic: str = "a") -> Event:
     """A message of this number."""
-    return Event(Message(topic, str(number).encode()), "01234567", number)
+    return Event(Message(topic, str(number).encode()), Epoch(), number)
 
 
 def payloads(reader: LateReader | QuickReader) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.broker.link import BrokerLink
 from app.hub.event import ControlEvent, Event
@@ -39,7 +39,7 @@ class Bridged:
         self, port: int, *, client_id: str | None = None, connect: Connect | None = None, **settings: Any
     ) -> None:
         chosen = Settings(
-            broker_url=f"mqtt://127.0.0.1:{port}",
+            broker_url=SecretStr(f"mqtt://127.0.0.1:{port}"),
             broker_client_id=next(NAMES) if client_id is None else client_id,
             broker_keepalive_seconds=3,
             **settings,

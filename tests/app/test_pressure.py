@@ -13,6 +13,7 @@ from app.hub.event import Event
 from app.hub.hub import Hub
 from app.hub.journal import Journal, Track
 from app.hub.listener import CloseReason, Listener
+from app.hub.position import Epoch
 from app.hub.pressure import over_limit
 from tests.support.bridge import running_bridge, wait_until
 from tests.support.hub import QuickReader, RecordedUpstream, StuckReader, joined
@@ -33,7 +34,7 @@ def memory_of(listeners: list[Listener]) -> int:
 )
 def test_what_is_left_is_within_the_bound(held: list[list[int]], sizes: list[int], max_bytes: int) -> None:
     """As few as it takes are closed, from those with most; an event that many wait for counts once."""
-    events = [Event(Message("a", b"x" * size), "01234567", number) for number, size in enumerate(sizes, 1)]
+    events = [Event(Message("a", b"x" * size), Epoch(), number) for number, size in enumerate(sizes, 1)]
     listeners = []
     for numbers in held:
         listener = Listener(["a"])
@@ -60,7 +61,7 @@ def test_a_replay_costs_what_the_journal_has_let_go() -> None:
     journal, track = Journal(max_messages=10), Track(0)
     listeners = []
     for number in range(1, 51):
-        journal.add(Event(Message("a", b"x" * 800, received_at=time.time()), "01234567", number), [track])
+        journal.add(Event(Message("a", b"x" * 800, received_at=time.time()), Epoch(), number), [track])
         if number % 10 == 0:
             listeners.append(replaying(journal, track))
             if number == 10:
@@ -82,7 +83,7 @@ def test_replays_that_hold_the_same_count_once() -> None:
     """A thousand that come back at once have one history."""
     journal, track = Journal(max_messages=10), Track(0)
     for number in range(1, 11):
-        journal.add(Event(Message("a", b"x" * 800, received_at=time.time()), "01234567", number), [track])
+        journal.add(Event(Message("a", b"x" * 800, received_at=time.time()), Epoch(), number), [track])
     listeners = [replaying(journal, track) for _ in range(1000)]
     journal.forget(track)
     assert over_limit(listeners, listeners[0].replay_bytes, journal.let_go) == []

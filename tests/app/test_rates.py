@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.problems import ProblemError
+from app.security.audit import Throttled
 from app.security.authentication import Authentication
 from app.security.rate_counters import MAX_KEYS
 from app.security.rates import Rates, counted_as
@@ -232,9 +233,9 @@ def send_from(bridge: Bridge, source: str) -> int:
         return client.post(f"{bridge.url}/v1/topics/rates/address", content=b"1").status_code
 
 
-def test_strangers_push_nobody_out() -> None:
+async def test_strangers_push_nobody_out() -> None:
     """However many addresses fail, what principals did is still known."""
-    rates = Rates(Settings(rate_limit_publishes="1/day"))
+    rates = Rates(Settings(rate_limit_publishes="1/day"), Throttled())
     assert rates.publishes is not None
     assert rates.attempts is not None
     rates.publishes.take("api_key:first")

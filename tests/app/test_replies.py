@@ -9,6 +9,7 @@ import pytest
 from app.hub.event import Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason
+from app.hub.position import Epoch
 from app.problems import ProblemError, ProblemType
 from app.publishing import reply_topics
 from app.publishing.replies import End, OwnInbox, Pending, ReplyCounts
@@ -20,7 +21,7 @@ from tidegate.message import Message, Properties
 
 def reply(payload: bytes, *, duplicate: bool = False, topic: str = "r") -> Event:
     """A reply as it comes from the broker."""
-    return Event(Message(topic, payload, 1, duplicate=duplicate), "", 0)
+    return Event(Message(topic, payload, 1, duplicate=duplicate), Epoch(), 0)
 
 
 def taken(pending: Pending) -> list[bytes]:
@@ -66,7 +67,7 @@ async def test_a_copy_that_differs_is_another_reply(other: Message) -> None:
     pending = Pending(wanted=9)
     pending.take(reply(b"ok"))
     pending.cut_off()
-    pending.take(Event(other, "", 0))
+    pending.take(Event(other, Epoch(), 0))
     assert len(pending.replies) == 2
 
 

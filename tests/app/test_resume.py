@@ -12,7 +12,7 @@ from app.hub.filter_sets import digest_of
 from app.hub.hub import Hub
 from app.hub.journal import Journal
 from app.hub.listener import CloseReason, Listener
-from app.hub.position import Position
+from app.hub.position import Epoch, Position
 from tests.support.hub import QuickReader, RecordedUpstream, copy, id_of, joined, settle, story, taken
 from tidegate.errors import NotConnectedError
 
@@ -305,9 +305,9 @@ async def test_filters_that_are_not_known_any_more_are_all_told(upstream: Record
     """The hub remembers the sets of late alone: a gap too many, and none too few."""
     hub = hub_of(upstream)
     last_event_id = await came_and_left(hub, "a", "b")
-    epoch, sequence, _ = last_event_id.split("-")
+    place, _, _ = last_event_id.partition("-")
     upstream.send(hub, "a", "1")
-    back = await joined(hub, "a", retained=False, last_event_id=f"{epoch}-{sequence}-00000000")
+    back = await joined(hub, "a", retained=False, last_event_id=f"{place}-00000000")
     events = taken(back)
     assert story(events) == [("gap", "not_kept"), ("a", "1")]
     assert isinstance(events[0], ControlEvent)
@@ -367,8 +367,8 @@ async def test_a_higher_qos_is_asked_for_on_coming_back(upstream: RecordedUpstre
 @pytest.mark.parametrize(
     "last_event_id",
     [
-        *("x-7", "7", " ", "\x00", "{epoch}", "{epoch}-1", "{epoch}-7-x", "{epoch}-1-{filters}-r-r"),
-        *("00000000-1-{filters}", "{epoch}-999-{filters}"),
+        *("x-7", "7", " ", "\x00", "{place}", "{place}-x", "{place}-{filters}-r-r"),
+        *("{another}-{filters}", "{future}-{filters}"),
     ],
 )
 async def test_an_unknown_id_is_told_and_replays_nothing(
@@ -378,7 +378,10 @@ async def test_an_unknown_id_is_told_and_replays_nothing(
     hub = hub_of(upstream)
     other = await joined(hub, "a", retained=False)
     upstream.send(hub, "a", "1")
-    given = last_event_id.format(epoch=hub.epoch, filters=other.digest)
+    places = {"place": hub.epoch.place(1), "another": Epoch().place(1), "future": hub.epoch.place(999)}
+    given = last_event_id.format(
+        filters=other.digest, **{name: place.decode() for name, place in places.items()}
+    )
     back = await joined(hub, "a", last_event_id=given)
     upstream.send(hub, "a", "1", retain=True)
     upstream.send(hub, "a", "2")

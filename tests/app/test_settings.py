@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.settings import Settings
 from app.settings.errors import allowed, describe_errors
@@ -44,7 +44,7 @@ def test_every_setting_has_a_meaning_and_an_example_that_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "field", "expected"),
     [
-        ("TIDEGATE_BROKER_URL", "mqtt://broker.example", "broker_url", "mqtt://broker.example"),
+        ("TIDEGATE_BROKER_URL", "mqtt://broker.example", "broker_url", SecretStr("mqtt://broker.example")),
         ("tidegate_port", "0", "port", 0),
         ("TIDEGATE_PORT", "65535", "port", 65_535),
         ("TIDEGATE_PORT", "", "port", 8080),
@@ -177,6 +177,12 @@ def test_a_misnamed_secret_file_is_refused(tmp_path: Path) -> None:
         {"broker_url": "mqqt://bridge:hunter2@broker.example"},
         {"broker_url": "bridge:hunter2@broker.example"},
         {"broker_password": "hunter2"},
+        {"cors_origins": "https://user:hunter2@panel.example"},
+        {"cloudevents_source": "https://user:hunter2@plant.example/mqtt"},
+        {"allowed_hosts": "user:hunter2@bridge.example"},
+        {"credentials_test_hosts": "mqtts://user:hunter2@broker.example"},
+        {"credentials_test_hosts": "user:hunter2@broker.example"},
+        {"jwt_jwks_url": "https://user:hunter2@login.example/jwks.json"},
         {"redis_url": "hunter2"},
         {"redis_url": "redis://redis.example:hunter2"},
         {"redis_url": "redis://redis.example/0?hunter2=1"},
@@ -197,13 +203,13 @@ def test_no_error_text_has_a_password(options: dict[str, Any]) -> None:
 def test_no_repr_has_a_password() -> None:
     """Settings may be logged."""
     settings = Settings(
-        broker_url="mqtt://u:hunter2@broker.example",
+        broker_url=SecretStr("mqtt://u:hunter2@broker.example"),
         broker_username="bridge",
         broker_password="hunter3",  # type: ignore[arg-type]
         redis_url="redis://:hunter4@redis.example",  # type: ignore[arg-type]
     )
-    assert "hunter" not in repr(settings)
-    assert "hunter" not in str(settings)
+    for text in (repr(settings), str(settings), repr(settings.model_dump()), settings.model_dump_json()):
+        assert "hunter" not in text
     assert "hunter" not in repr(settings.connect_options())
 
 
@@ -217,12 +223,12 @@ def test_settings_are_frozen() -> None:
 def test_settings_win_over_the_url() -> None:
     """A setting of its own counts where it is given; else what the URL says, else the default."""
     url = "mqtt://u:p@broker.example:1884?client_id=c&keepalive=20&protocol=3.1.1"
-    options = Settings(broker_url=url).connect_options()
+    options = Settings(broker_url=SecretStr(url)).connect_options()
     found = (options.host, options.port, options.username, options.password, options.client_id)
     assert ("broker.example", 1884, "u", "p", "c") == found
     assert (20, 4) == (options.keepalive_seconds, options.protocol_version)
     options = Settings(
-        broker_url=url,
+        broker_url=SecretStr(url),
         broker_username="u2",
         broker_password="p2",  # type: ignore[arg-type]
         broker_client_id="c2",
@@ -276,7 +282,7 @@ def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path, certificat
         )
     )
     settings = Settings(
-        broker_url="mqtts://broker.example",
+        broker_url=SecretStr("mqtts://broker.example"),
         broker_certificate_file=certificates.client_certificate,
         broker_key_file=encrypted,
     )
@@ -318,7 +324,9 @@ def test_a_certificate_that_has_expired_is_warned_about(
     """The bridge starts all the same, and its handshakes tell what the broker thinks of it."""
     old = issue("bridge", ends=NOW - timedelta(hours=1))
     (tmp_path / "pair.pem").write_bytes(old.pem + old.key())
-    settings = Settings(broker_url="mqtts://broker.example", broker_certificate_file=tmp_path / "pair.pem")
+    settings = Settings(
+        broker_url=SecretStr("mqtts://broker.example"), broker_certificate_file=tmp_path / "pair.pem"
+    )
     assert settings.connect_options().tls is not None
     assert [True] == ["CN=bridge" in each.message and "expired" in each.message for each in caplog.records]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +16,14 @@ from hypothesis import strategies as st
 from app.api.stream import forms
 from app.api.stream.forms import EventStreamForm, Form, LinesForm, RawEventStreamForm, RawLinesForm
 from app.hub.event import ControlEvent, Event
-from app.hub.position import Position
+from app.hub.position import Epoch, Position, parse_position
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.raw_stream import RawStream
 from tidegate.message import Message
 
 NDJSON = "application/x-ndjson"
-EPOCH = "01234567"
+EPOCH = Epoch()
 FILTERS = "cdef4567"
 """The digest of the filters of a stream."""
 
@@ -52,7 +53,8 @@ def event(payload: bytes, *, sequence: int = 7, qos: int = 2, retain: bool = Fal
 def test_an_event_stream_opens_with_the_time_to_wait_and_the_place() -> None:
     """No data comes with it, so that a page hears of nothing."""
     opening = EventStreamForm().opening(Position(EPOCH, 3, FILTERS, True), ["look\nhere"])
-    assert opening == b"retry: 2000\n\n: look\n: here\n\nid: 01234567-3-cdef4567-r\n\n"
+    place = str(Position(EPOCH, 3, FILTERS, True)).encode()
+    assert opening == b"retry: 2000\n\n: look\n: here\n\nid: %b\n\n" % place
     assert EventStreamForm().opening(None, []) == b"retry: 2000\n\n"
 
 
@@ -79,8 +81,8 @@ def test_heartbeats_are_no_events(form: Form, expected: bytes) -> None:
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        (EventStreamForm(), b'event: gap\nid: 01234567-9-cdef4567\ndata: {"reason":"not_kept"}\n\n'),
-        (LinesForm(), b'{"event":"gap","id":"01234567-9-cdef4567","reason":"not_kept"}\n'),
+        (EventStreamForm(), b'event: gap\nid: ID\ndata: {"reason":"not_kept"}\n\n'),
+        (LinesForm(), b'{"event":"gap","id":"ID","reason":"not_kept"}\n'),
         (RawLinesForm(), b""),
     ],
 )
@@ -88,6 +90,10 @@ def test_a_control_event_that_changes_the_place_has_an_id(form: Form, expected: 
     """Who comes back after it is not told again."""
     gap = ControlEvent("gap", {"reason": "not_kept"}, sequence=9)
     encoded = form.encode([gap], 1, EPOCH, marked=False, filters=FILTERS)
+    found = re.search(rb"[\w.]{22}-cdef4567", encoded)
+    if found is not None:
+        assert parse_position(found[0].decode(), EPOCH) == Position(EPOCH, 9, FILTERS)
+        encoded = encoded.replace(found[0], b"ID")
     assert sorted(encoded.split(b"\n")) == sorted(expected.split(b"\n"))
     lag = form.encode([ControlEvent("lag", {"dropped": 2})], 1, EPOCH, marked=False)
     assert b"id" not in lag
@@ -107,7 +113,7 @@ def test_a_mark_is_in_the_ids_as_long_as_it_is_asked_for() -> None:
         json.loads(form.encode([each], 1, EPOCH, marked=marked, filters=FILTERS))["id"]
         for each, marked in ((live, False), (live, True), (kept, False), (live, False))
     ]
-    place = "01234567-7-cdef4567"
+    place = str(Position(EPOCH, 7, FILTERS))
     assert ids == [place, f"{place}-r", f"{place}-r", place]
     several = form.encode([live, kept], 1, EPOCH, marked=True, filters=FILTERS).splitlines()
     assert [json.loads(each)["id"] for each in several] == [f"{place}-r", f"{place}-r"]
@@ -117,8 +123,8 @@ def test_the_ids_are_those_of_the_filters_of_the_stream() -> None:
     """Streams with other filters share what was encoded, and not their ids."""
     for form in (LinesForm(), EventStreamForm(), RawEventStreamForm()):
         found = [form.encode([event(b"1")], 1, EPOCH, marked=False, filters=each) for each in "ab"]
-        assert b"01234567-7-a" in found[0]
-        assert found[0].replace(b"7-a", b"7-b") == found[1]
+        assert b"%b-a" % EPOCH.place(7) in found[0]
+        assert found[0].replace(b"%b-a" % EPOCH.place(7), b"%b-b" % EPOCH.place(7)) == found[1]
 
 
 def test_what_a_form_keeps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from app.hub.position import parse_position
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.mosquitto import Mosquitto
+from tests.support.raw_stream import RawStream
 from tests.support.sse import following
 
 
@@ -45,10 +46,11 @@ def test_a_message_is_an_event_with_an_id_and_one_json_object(bridge: Bridge) ->
         stream.wait_for_messages(2)
         first, second = stream.events
         assert first.name == second.name == "message"
-        here, then = parse_position(first.id), parse_position(second.id)
+        epoch = bridge.app.state.hub.epoch
+        here, then = parse_position(first.id, epoch), parse_position(second.id, epoch)
         assert here is not None
         assert then is not None
-        assert (here.epoch, then.sequence) == (then.epoch, here.sequence + 1)
+        assert then.sequence == here.sequence + 1
         body = dict(first.data)
         assert body.pop("time").endswith("Z")
         assert body == {
@@ -60,6 +62,19 @@ def test_a_message_is_an_event_with_an_id_and_one_json_object(bridge: Bridge) ->
             "properties": {},
         }
         assert second.data["qos"] == 0
+
+
+def test_where_a_stream_begins_tells_nothing_of_others(bridge: Bridge) -> None:
+    """Neither how many messages there were of all, nor whether one came since the last time."""
+    ids = []
+    with RawStream(bridge.port, "streams/quiet"):
+        for _ in range(3):
+            with RawStream(bridge.port, "streams/quiet") as stream:
+                ids.append(stream.headers["last-event-id"].removesuffix("-r"))
+    positions = {parse_position(each, bridge.app.state.hub.epoch) for each in ids}
+    assert 3 == len(set(ids))
+    assert None not in positions
+    assert 1 == len({each.sequence for each in positions if each is not None})
 
 
 def test_overlapping_filters_give_a_message_once(bridge: Bridge) -> None:

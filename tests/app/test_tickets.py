@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, quote
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from app.cli import cli
@@ -20,7 +22,8 @@ from app.problems import ProblemError, ProblemType
 from app.security.authentication import Authentication, Ended
 from app.security.grants import Grant, Grants
 from app.security.principal import ANYBODY, Source, anybody_at
-from app.security.tickets import LIFETIME_SECONDS, MemoryTicketStore, Purpose, Tickets
+from app.security.tickets import LIFETIME_SECONDS, MemoryTicketStore, Purpose, Tickets, TicketStore
+from app.security.tickets_redis import RedisTicketStore
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.fixed_tokens import FixedTokens, bearer, principal, tokens_of
 from tests.support.mosquitto import Mosquitto
@@ -387,23 +390,119 @@ async def test_a_ticket_is_good_for_half_a_minute() -> None:
     assert await tickets.redeem(late) is None
 
 
-async def test_the_memory_of_tickets_is_bounded() -> None:
-    """Those whose time is over make room; else the bound is named, and when to come back."""
-    clock = Clock()
-    tickets = Tickets(MemoryTicketStore(max_tickets=20, clock=clock))
+class Stores(Protocol):
+    """Makes a store with bounds; of the kind that replicas share, each is one replica's."""
+
+    def __call__(self, **bounds: Any) -> Tickets:
+        """Tickets in it."""
+
+
+@pytest.fixture(params=["memory", "shared"])
+async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
+    """Of both kinds, the same is expected."""
+    made: list[Tickets] = []
+    valkey: Valkey | None = request.getfixturevalue("fresh_valkey") if request.param == "shared" else None
+
+    def make(**bounds: Any) -> Tickets:
+        store: TicketStore
+        store = MemoryTicketStore(**bounds) if valkey is None else RedisTicketStore(valkey.url, **bounds)
+        made.append(Tickets(store))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+async def test_the_room_for_tickets_is_bounded(stores: Stores) -> None:
+    """One that is used makes room; else the bound is named, and when to come back."""
+    tickets = stores(max_tickets=20)
     kept = [await tickets.issue(asking(), Purpose.WEBSOCKET, None) for _ in range(2)]
     with pytest.raises(ProblemError, match="2 tickets of yours") as caught:
         await tickets.issue(asking(), Purpose.WEBSOCKET, None)
     assert (ProblemType.TOO_MANY_REQUESTS, "30") == (caught.value.kind, caught.value.headers["Retry-After"])
     assert await tickets.redeem(kept[0]) is not None
+    assert await tickets.redeem(kept[0]) is None
     await tickets.issue(asking(), Purpose.WEBSOCKET, None)
+    with pytest.raises(ProblemError, match="2 tickets of yours"):
+        await tickets.issue(asking(), Purpose.WEBSOCKET, None)
+
+
+async def test_tickets_that_are_used_give_their_bytes_back(stores: Stores) -> None:
+    """However many there were, one after the other."""
+    tickets = stores(max_bytes=30_000)
+    for _ in range(40):
+        given = await tickets.issue(asking("x" * 2000), Purpose.WEBSOCKET, None)
+        with pytest.raises(ProblemError, match="1 tickets of yours"):
+            await tickets.issue(asking("x" * 2000), Purpose.WEBSOCKET, None)
+        assert await tickets.redeem(given) is not None
+
+
+async def test_of_many_who_ask_at_once_no_more_get_a_ticket_than_may(stores: Stores) -> None:
+    """However close together they come."""
+    tickets = stores(max_tickets=50)
+    asked = [tickets.issue(asking(), Purpose.WEBSOCKET, None, "one") for _ in range(40)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert 5 == sum(isinstance(each, str) for each in answers)
+    assert 35 == sum(isinstance(each, ProblemError) for each in answers)
+
+
+async def test_replicas_share_the_room_for_tickets(fresh_valkey: Valkey) -> None:
+    """What one has given counts at the other, and is given back there."""
+    one, other = (Tickets(RedisTicketStore(fresh_valkey.url, max_tickets=10)) for _ in range(2))
+    given = await one.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    with pytest.raises(ProblemError, match="1 tickets of yours"):
+        await other.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    assert await other.redeem(given) is not None
+    await one.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    await one.close()
+    await other.close()
+
+
+async def test_shared_tickets_whose_time_is_over_make_room(fresh_valkey: Valkey) -> None:
+    """In number and in bytes, their owner's and everybody's; and nothing is kept for ever."""
+    short = Tickets(RedisTicketStore(fresh_valkey.url, max_tickets=40, lifetime_seconds=0.001))
+    long = Tickets(RedisTicketStore(fresh_valkey.url, max_tickets=40))
+    await long.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    await short.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    for number in range(9):
+        await short.issue(asking(), Purpose.WEBSOCKET, None, f"other {number}")
+    client = Redis.from_url(fresh_valkey.url)
+
+    async def keys() -> list[bytes]:
+        return [key async for key in client.scan_iter(match="tidegate:{tickets}:*")]
+
+    async with asyncio.timeout(10):
+        while len(await keys()) > 3:  # a ticket, its owner's set, and that of all
+            pass
+    for _ in range(3):
+        await long.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    with pytest.raises(ProblemError, match="4 tickets of yours"):
+        await long.issue(asking(), Purpose.WEBSOCKET, None, "one")
+    told: Any = await client.zrange("tidegate:{tickets}:all", 0, -1, withscores=True)
+    held = dict(told)
+    assert 4 == len(held) - 1
+    assert sum(int(member[32:]) for member in held if member != b"bytes") == -held[b"bytes"]
+    assert 4 + 2 == len(await keys())
+    assert all([0 < await client.pttl(key) <= LIFETIME_SECONDS * 1000 for key in await keys()])
+    await short.close()
+    await long.close()
+    await client.aclose()
+
+
+async def test_tickets_in_memory_whose_time_is_over_make_room() -> None:
+    """Those of others, too."""
+    clock = Clock()
+    tickets = Tickets(MemoryTicketStore(max_tickets=20, clock=clock))
+    kept = [await tickets.issue(asking(), Purpose.WEBSOCKET, None) for _ in range(2)]
+    assert 2 == len(kept)
     clock.now += LIFETIME_SECONDS
     await tickets.issue(asking(), Purpose.WEBSOCKET, None)
 
 
-async def test_nobody_has_all_the_room_for_tickets() -> None:
+async def test_nobody_has_all_the_room_for_tickets(stores: Stores) -> None:
     """One caller has a tenth, in number and in bytes, and others theirs; together they have all."""
-    tickets = Tickets(MemoryTicketStore(max_tickets=10, max_bytes=10 * 1000))
+    tickets = stores(max_tickets=10, max_bytes=10 * 1000)
     await tickets.issue(asking(), Purpose.WEBSOCKET, None, "one")
     with pytest.raises(ProblemError, match="of yours"):
         await tickets.issue(asking(), Purpose.WEBSOCKET, None, "one")
@@ -413,6 +512,16 @@ async def test_nobody_has_all_the_room_for_tickets() -> None:
         await tickets.issue(asking(), Purpose.WEBSOCKET, None, f"other {number}")
     with pytest.raises(ProblemError, match="all callers together"):
         await tickets.issue(asking(), Purpose.WEBSOCKET, None, "late")
+
+
+async def test_all_tickets_together_have_so_many_bytes(stores: Stores) -> None:
+    """Each caller has less than a tenth, and there is no room for another."""
+    tickets = stores(max_bytes=20_000)
+    for number in range(12):
+        await tickets.issue(asking("x" * 1500), Purpose.WEBSOCKET, None, f"caller {number}")
+    with pytest.raises(ProblemError, match="all callers together"):
+        await tickets.issue(asking("x" * 1500), Purpose.WEBSOCKET, None, "late")
+    await tickets.issue(asking(), Purpose.WEBSOCKET, None, "small")
 
 
 class Watched(MemoryTicketStore):

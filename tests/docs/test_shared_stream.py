@@ -53,7 +53,7 @@ REPEAT: Final = """(ending) => {
   const channel = new BroadcastChannel(`shared-stream ${address}`);
   const say = (key, payload) =>
     channel.postMessage({ kind: "event", type: "message", id: key, detail: { ...detail, payload } });
-  say(id.split("-", 2).join("-") + ending, "twice");
+  say(id.split("-", 1)[0] + ending, "twice");
   say("another-id", "repeated");
 }"""
 """Says a message again under its id, and then one under another, as a leader would."""

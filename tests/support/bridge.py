@@ -16,6 +16,7 @@ import httpx
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from app.main import create_app
 from app.security.authentication import Authentication
@@ -160,7 +161,7 @@ def running_bridge(
         port: where to listen on 127.0.0.1; any free port where it is left out.
         settings: any field of ``Settings``.
     """
-    chosen = Settings(broker_url=broker_url, **settings)
+    chosen = Settings(broker_url=SecretStr(broker_url), **settings)
     app = create_app(chosen, connect=connect, authentication=authentication, tracing=tracing)
     if prepare is not None:
         prepare(app)

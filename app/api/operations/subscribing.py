@@ -117,7 +117,7 @@ def _last_event_id() -> dict[str, Any]:
         "in": "header",
         "description": "What a browser sends when it comes back: the id of the last event that it saw.",
         "schema": {"type": "string"},
-        "example": "5f2c9a01-17-9b2e41c7",
+        "example": "q2Vb7Jm.Xw0eT4_dHfR8Lg-9b2e41c7",
     }
 
 
@@ -130,13 +130,13 @@ def _stream_answer() -> dict[str, Any]:
             "Last-Event-ID": {
                 "description": "Where the stream begins, for a client that leaves before the first event.",
                 "schema": {"type": "string"},
-                "example": "5f2c9a01-17-9b2e41c7",
+                "example": "q2Vb7Jm.Xw0eT4_dHfR8Lg-9b2e41c7",
             }
         },
         "content": {
             EVENT_STREAM: {
                 "schema": {"type": "string", "description": "Server-Sent Events."},
-                "example": f"retry: 2000\n\nid: 5f2c9a01-18-9b2e41c7\ndata: {event}\n\n",
+                "example": f"retry: 2000\n\nid: Zk81uPoC3sYn.5aWtE6bMQ-9b2e41c7\ndata: {event}\n\n",
             },
             NDJSON: {
                 "schema": {
@@ -144,7 +144,7 @@ def _stream_answer() -> dict[str, Any]:
                     "description": "One object a line: a message with its `id` in front, or a control event "
                     "with the member `event`; or a CloudEvent. An empty line is a heartbeat.",
                 },
-                "example": orjson.dumps({"id": "5f2c9a01-18-9b2e41c7", **example}).decode() + "\n",
+                "example": orjson.dumps({"id": "Zk81uPoC3sYn.5aWtE6bMQ-9b2e41c7", **example}).decode() + "\n",
             },
         },
     }

@@ -14,7 +14,7 @@ import orjson
 
 from app.api.stream.forms import EventStreamForm, LinesForm, Parts, where
 from app.hub.event import ControlEvent, Event, time_text
-from app.hub.position import Position
+from app.hub.position import Epoch, standing
 from app.publishing.cloud_events import SPECVERSION, cloud_event, with_attribute
 
 POSITION_ATTRIBUTE: Final = "tidegateid"
@@ -62,7 +62,7 @@ class CloudEventLinesForm(LinesForm):
         placed = with_attribute(text, POSITION_ATTRIBUTE, where(event).decode())
         return placed.removesuffix(b'"}'), b'"}\n'
 
-    def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
+    def control(self, event: ControlEvent, epoch: Epoch, *, marked: bool, filters: str = "") -> bytes:
         """A CloudEvent whose type ends in the event's name."""
         content = {
             "specversion": SPECVERSION,
@@ -74,5 +74,5 @@ class CloudEventLinesForm(LinesForm):
             "data": event.facts,
         }
         if event.sequence:
-            content[POSITION_ATTRIBUTE] = str(Position(epoch, event.sequence, filters, marked))
+            content[POSITION_ATTRIBUTE] = str(standing(epoch, event.sequence, filters, marked))
         return orjson.dumps(content) + b"\n"

@@ -17,7 +17,7 @@ import orjson
 from sse_starlette.event import ServerSentEvent
 
 from app.hub.event import ControlEvent, Event, encode_payload, envelope
-from app.hub.position import Position
+from app.hub.position import Epoch, Position, standing
 
 RETRY_MILLISECONDS: Final = 2000
 """How long a browser waits before it connects again."""
@@ -58,7 +58,7 @@ class Form(ABC):
         self,
         events: Sequence[Event | ControlEvent],
         qos: int,
-        epoch: str,
+        epoch: Epoch,
         *,
         marked: bool,
         filters: str = "",
@@ -95,7 +95,7 @@ class Form(ABC):
         return b""
 
     def _join(
-        self, events: Sequence[Event | ControlEvent], qos: int, epoch: str, filters: str, *, marked: bool
+        self, events: Sequence[Event | ControlEvent], qos: int, epoch: Epoch, filters: str, *, marked: bool
     ) -> bytes:
         ending = b"-%b" % filters.encode() if self.has_ids else b""
         ending_marked = ending + b"-r" if self.has_ids else b""
@@ -126,7 +126,7 @@ class Form(ABC):
         """A message, as it is written, without the end of its id."""
 
     @abstractmethod
-    def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
+    def control(self, event: ControlEvent, epoch: Epoch, *, marked: bool, filters: str = "") -> bytes:
         """A control event, as it is written."""
 
 
@@ -150,9 +150,9 @@ class EventStreamForm(Form):
         """The envelope."""
         return b"id: %b" % where(event), b"\ndata: %b\n\n" % _envelope(event, qos)
 
-    def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
+    def control(self, event: ControlEvent, epoch: Epoch, *, marked: bool, filters: str = "") -> bytes:
         """A named event, with an id where the client's standing changes."""
-        position = str(Position(epoch, event.sequence, filters, marked)) if event.sequence else None
+        position = str(standing(epoch, event.sequence, filters, marked)) if event.sequence else None
         data = orjson.dumps(event.facts).decode()
         return ServerSentEvent(data, event=event.name, id=position, sep="\n").encode()
 
@@ -184,11 +184,11 @@ class LinesForm(Form):
         """The envelope with the id in front."""
         return b'{"id":"%b' % where(event), b'",%b\n' % _envelope(event, qos)[1:]
 
-    def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
+    def control(self, event: ControlEvent, epoch: Epoch, *, marked: bool, filters: str = "") -> bytes:
         """An object whose first member is ``event``."""
         facts = {"event": event.name}
         if event.sequence:
-            facts["id"] = str(Position(epoch, event.sequence, filters, marked))
+            facts["id"] = str(standing(epoch, event.sequence, filters, marked))
         return orjson.dumps({**facts, **event.facts}) + b"\n"
 
 
@@ -207,7 +207,7 @@ class RawLinesForm(Form):
         del qos
         return encode_payload(event.message.payload)[0], b"\n"
 
-    def control(self, event: ControlEvent, epoch: str, *, marked: bool, filters: str = "") -> bytes:
+    def control(self, event: ControlEvent, epoch: Epoch, *, marked: bool, filters: str = "") -> bytes:
         """Nothing."""
         del event, epoch, marked, filters
         return b""
@@ -219,4 +219,4 @@ def _envelope(event: Event, qos: int) -> bytes:
 
 def where(event: Event) -> bytes:
     """The beginning of an event's id, which is the same on every stream."""
-    return b"%b-%d" % (event.epoch.encode(), event.sequence)
+    return event.epoch.place(event.sequence)

@@ -27,7 +27,7 @@ from app.api.models import PublishRequest
 from app.api.output.refusals import invalid_body, malformed_body
 from app.api.stream.forms import LinesForm
 from app.hub.event import ControlEvent, Event
-from app.hub.position import Position
+from app.hub.position import Epoch, standing
 from app.problems import ProblemError, ProblemType, did_you_mean
 from tidegate.message import Message
 from tidegate.reason_codes import describe
@@ -208,7 +208,7 @@ def event_frames(
     subscription: bytes,
     events: Sequence[Event | ControlEvent],
     qos: int,
-    epoch: str,
+    epoch: Epoch,
     *,
     marked: bool,
     filters: str = "",
@@ -231,7 +231,7 @@ def event_frames(
         else:
             facts = dict(event.facts)
             if event.sequence:
-                facts["id"] = str(Position(epoch, event.sequence, filters, marked))
+                facts["id"] = str(standing(epoch, event.sequence, filters, marked))
             frames.append(
                 orjson.dumps({"op": event.name, "subscription": orjson.loads(subscription), **facts}).decode()
             )

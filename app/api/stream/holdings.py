@@ -19,6 +19,7 @@ from typing import Final
 
 from app.hub.listener import CloseReason, Listener
 from app.problems import RETRY_AFTER_SECONDS, ProblemError, ProblemType
+from app.security.audit import Throttled
 from app.security.authentication import Authentication, Ended
 from app.security.principal import Principal, Source
 
@@ -54,10 +55,12 @@ class Holdings:
     Args:
         authentication: knows whether a principal is still good.
         max_streams: how many one principal may hold at once.
+        throttled: is told of who wants more.
     """
 
-    def __init__(self, authentication: Authentication, *, max_streams: int) -> None:
+    def __init__(self, authentication: Authentication, *, max_streams: int, throttled: Throttled) -> None:
         self._authentication = authentication
+        self._throttled = throttled
         self._max_streams = max_streams
         self._holders: dict[Principal, _Holder] = {}
         self._counts: Counter[str] = Counter()
@@ -87,12 +90,16 @@ class Holdings:
             return
         identity = principal.identity
         if self._counts[identity] >= self._max_streams:
-            raise ProblemError(
+            problem = ProblemError(
                 ProblemType.TOO_MANY_REQUESTS,
                 f"{self._max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS_PER_PRINCIPAL allows",
                 hint="close one, or follow several filters on one stream",
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
+            self._throttled.note(
+                "TIDEGATE_MAX_STREAMS_PER_PRINCIPAL", principal.bounded_as, principal, problem
+            )
+            raise problem
         self._counts[identity] += 1
         try:
             yield

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.stream.forms import Form
 from app.api.stream.sending import Sending
 from app.api.stream.wheel import Wheel
-from app.connections import ABORT, UNSENT_BYTES
+from app.connections.http import ABORT, UNSENT_BYTES
 from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener
@@ -190,7 +190,7 @@ class Outlet:
         """Say why, and end the response; ``receive`` then tells the request's task."""
         self._has_ended = True
         assert self._listener.close_reason is not None
-        farewell = self._form.control(self._listener.close_reason.event(), "", marked=False)
+        farewell = self._form.control(self._listener.close_reason.event(), self._hub.epoch, marked=False)
         sending.send({"type": "http.response.body", "body": farewell, "more_body": False})
 
     def give_up(self) -> None:

@@ -65,7 +65,7 @@ class SocketStream:
             self.end()
             self._on_end(self._id)
             farewell = reason.event()
-            frames = event_frames(self._id_json, [farewell], 0, "", marked=False)
+            frames = event_frames(self._id_json, [farewell], 0, self._hub.epoch, marked=False)
             sending.send({"type": "websocket.send", "text": frames[0]})
 
     def end(self) -> None:

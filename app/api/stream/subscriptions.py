@@ -77,7 +77,7 @@ class Subscriptions:
                 f"{settings.max_streams} streams are open: as many as TIDEGATE_MAX_STREAMS allows",
             )
         if self._rate is not None:
-            self._rate.take(principal.bounded_as)
+            self._rate.take(principal.bounded_as, principal)
         listener = Listener(
             options.topics,
             qos=options.qos,

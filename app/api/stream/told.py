@@ -15,7 +15,7 @@ from app.api.models import PublishAnswer, RetainedMessage
 from app.api.stream.frames import FrameId
 from app.problems import Problem
 
-EXAMPLE_ID: Final = "5f2c9a01-18-9b2e41c7"
+EXAMPLE_ID: Final = "Zk81uPoC3sYn.5aWtE6bMQ-9b2e41c7"
 _EVENT_ID: Any = Field(
     description="Where the client stands that has seen it: what to come back with. Opaque.",
     examples=[EXAMPLE_ID],
@@ -122,7 +122,7 @@ class SubscribedFrame(BaseModel):
     subscription: FrameId = Field(description="Names the subscription: the same id.", examples=[1])
     event_id: str = Field(
         description="Where the subscription begins: what to come back with, before its first message.",
-        examples=["5f2c9a01-17-9b2e41c7-r"],
+        examples=["q2Vb7Jm.Xw0eT4_dHfR8Lg-9b2e41c7-r"],
     )
 
 

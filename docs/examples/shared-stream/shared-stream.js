@@ -151,8 +151,8 @@ export class SharedStream extends EventTarget {
 
   /** @param {Heard} heard @param {object} [more] */
   #take({ id, detail }, more = {}) {
-    // Which message it is stand the first two parts of an id for; the rest is about the stream that it came on.
-    const key = id.split("-", 2).join("-");
+    // Which message it is stands before the first "-" of an id; the rest is about the stream that it came on.
+    const [key] = id.split("-", 1);
     if (this.#seen.has(key)) return;
     this.#seen.add(key);
     if (this.#seen.size > MAX_SEEN) this.#seen.delete(/** @type {string} */ (this.#seen.keys().next().value));
