@@ -37,7 +37,7 @@ def test_the_schema_refuses_in_words(values: dict[str, Any], words: str) -> None
         ({"broker": {"url": "mqtt://m"}}, "nobody would be asked who they are"),
         (merged(access__apiKeys={"existingSecret": "keys"}), "choose one"),
         (merged(broker__url="mqtt://me:secret@m"), "broker.url holds a user"),
-        (merged(settings={"TIDEGATE_BROKER_URL": "mqtt://m"}), "keep one"),
+        (merged(secretSettings={"TIDEGATE_BROKER_URL": "mqtt://m"}), "keep one"),
         (merged(settings={"TIDEGATE_DRAIN_SECONDS": 9}), "use stopping.drainSeconds"),
         (merged(settings={"TIDEGATE_BROKER_CLIENT_ID": "a"}), "would throw each other out"),
         (merged(settings={"TIDEGATE_BROKER_PASSWORD": "a"}), "is a secret, and settings end in a ConfigMap"),
@@ -51,7 +51,10 @@ def test_the_schema_refuses_in_words(values: dict[str, Any], words: str) -> None
         ),
         (merged(broker__url="tcp://m:1883"), '"tcp://m:1883" is no URL of a broker; write it as in mqtt://'),
         (merged(broker__url="mqtt://m?client_id=a"), "would throw each other out"),
-        (merged(settings={"TIDEGATE_BROKER_URL": "mqtt://a:b@m"}, broker__url=""), "holds a user"),
+        (
+            merged(settings={"TIDEGATE_BROKER_URL": "mqtt://m"}, broker__url=""),
+            "a URL without a password goes into broker.url",
+        ),
         (merged(broker__clientIdPrefix="a"), "with broker.stableClientIds=true alone"),
         (
             merged(stopping={"graceSeconds": 25}),

@@ -29,10 +29,11 @@ What no schema can tell: values that contradict one another. Each refusal names 
 {{- define "tidegate.refuseBroker" -}}
 {{- $given := merge (dict) .Values.settings .Values.secretSettings -}}
 {{- with .Values.broker -}}
-{{- if and .url (hasKey $given "TIDEGATE_BROKER_URL") -}}
+{{- $inSecret := hasKey $.Values.secretSettings "TIDEGATE_BROKER_URL" -}}
+{{- if and .url $inSecret -}}
 {{- fail "the broker's URL stands in broker.url and in TIDEGATE_BROKER_URL; keep one" -}}
 {{- end -}}
-{{- if not (or .url (hasKey $given "TIDEGATE_BROKER_URL") $.Values.existingSecrets) -}}
+{{- if not (or .url $inSecret $.Values.existingSecrets) -}}
 {{- fail "no broker: set broker.url, as in --set broker.url=mqtt://mosquitto:1883, or TIDEGATE_BROKER_URL in a Secret named in existingSecrets" -}}
 {{- end -}}
 {{- if not (regexMatch "^((mqtts?|wss?)://[^/]+.*)?$" .url) -}}

@@ -17,6 +17,7 @@ settings, so that this says what the bridge would say, before a pod is started f
   "TIDEGATE_CREDENTIALS_DIR" "credentials.existingClaim"
   "TIDEGATE_SECRETS_DIR" "secretSettings or existingSecrets"
 -}}
+{{- $instead := dict "TIDEGATE_BROKER_URL" "; a URL without a password goes into broker.url" -}}
 {{- $known := .Files.Get "files/settings.yaml" | fromYaml -}}
 {{- range $name := concat (keys .Values.settings) (keys .Values.secretSettings) | uniq | sortAlpha -}}
 {{- with get $owned $name -}}
@@ -35,7 +36,7 @@ settings, so that this says what the bridge would say, before a pod is started f
 {{- end -}}
 {{- $rule := get $known $name -}}
 {{- if $rule.secret -}}
-{{- fail (printf "%s is a secret, and settings end in a ConfigMap; put it into a Secret named in existingSecrets, or into secretSettings" $name) -}}
+{{- fail (printf "%s is a secret, and settings end in a ConfigMap; put it into a Secret named in existingSecrets, or into secretSettings%s" $name (get $instead $name)) -}}
 {{- end -}}
 {{- $text := include "tidegate.settingValue" $value -}}
 {{- if include "tidegate.isWrong" (dict "rule" $rule "text" $text) -}}
@@ -55,9 +56,6 @@ settings, so that this says what the bridge would say, before a pod is started f
 {{- if hasPrefix "TIDEGATE_" (upper $name) -}}
 {{- fail (printf "environment.%s: settings of the bridge go into settings or secretSettings" $name) -}}
 {{- end -}}
-{{- end -}}
-{{- if contains "@" (get .Values.settings "TIDEGATE_BROKER_URL" | toString) -}}
-{{- fail "TIDEGATE_BROKER_URL holds a user, and settings end in a ConfigMap; put it into a Secret named in existingSecrets, or into secretSettings" -}}
 {{- end -}}
 {{- end -}}
 

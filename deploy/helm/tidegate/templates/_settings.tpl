@@ -62,7 +62,7 @@ TIDEGATE_SECRETS_DIR: /run/tidegate/settings
 {{- if .Values.networkPolicy.brokerPort -}}
 {{- .Values.networkPolicy.brokerPort -}}
 {{- else -}}
-{{- $url := .Values.broker.url | default (get .Values.settings "TIDEGATE_BROKER_URL") | default (get .Values.secretSettings "TIDEGATE_BROKER_URL") -}}
+{{- $url := .Values.broker.url | default (get .Values.secretSettings "TIDEGATE_BROKER_URL") -}}
 {{- include "tidegate.port" (required "networkPolicy.brokerPort: say which port the broker listens at, since broker.url does not" $url) -}}
 {{- end -}}
 {{- end -}}
