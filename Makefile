@@ -57,9 +57,9 @@ openapi: $(RUN) ## write openapi/ anew from the code
 contract: openapi ## make the contract of this tree the one that later ones may not break (docs/releasing.md)
 	mkdir -p openapi/published
 	cp openapi/openapi.yaml openapi/asyncapi.yaml openapi/published/
-	$(VENV)/bin/python -m app.contract_names > openapi/published/names.yaml
+	$(VENV)/bin/python -m app.commands.contract_names > openapi/published/names.yaml
 
-image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_IMAGE= what it stands on
+image: ## build the image with docker, podman or buildah; IMAGE= names it, BASE_IMAGE= what it stands on, EXTRAS=otel for traces
 	deploy/image/build
 
 manifests: $(DEV) ## write the chart's page and deploy/kubernetes/ anew from the chart
@@ -73,6 +73,7 @@ dist: $(DEV) ## build the wheels of both projects and the chart's archive into d
 lock: $(DEV) ## pin dependencies anew; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra otel --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra otel -c requirements-dev.lock -o requirements-otel.lock
 	$(COMPILE) $(UPGRADE) --group build -c requirements-dev.lock -o requirements-build.lock
 	$(COMPILE) $(UPGRADE) --group sbom -c requirements-dev.lock -o requirements-sbom.lock
 

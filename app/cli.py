@@ -13,13 +13,17 @@ import typer
 import yaml
 from fastapi import FastAPI
 
-from app import doctor as checks
-from app import key_commands, server, token_commands
-from app.credentials_command import credentials
-from app.credentials_use_command import add_commands
+from app import server
+from app.commands import doctor as checks
+from app.commands import keys as key_commands
+from app.commands import tokens as token_commands
+from app.commands.credential_use import add_commands
+from app.commands.credentials import credentials
+from app.commands.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
+from app.credentials.opening import open_store
 from app.dev import run as development
+from app.logs.configuration import configure_logging
 from app.main import create_app
-from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from tidegate.errors import MQTTError
 
 cli = typer.Typer(
@@ -90,7 +94,8 @@ def serve(
     It serves until Ctrl-C or SIGTERM, says goodbye to open streams, and ends. Everything else is set by
     environment variables; docs/configuration.md lists them.
     """
-    settings = read_settings(host=host, port=port, broker_url=broker_url, log_level=log_level)
+    settings = read_settings(listens=True, host=host, port=port, broker_url=broker_url, log_level=log_level)
+    configure_logging(settings.log_level, settings.log_format)
     try:
         server.run(create_app(settings), settings)
     except MQTTError as error:
@@ -113,7 +118,7 @@ def dev(
     An embedded broker is started, unless TIDEGATE_BROKER_URL names one. It keeps everything in memory,
     listens on this machine alone, and is not for production.
     """
-    settings = read_settings(port=port)
+    settings = read_settings(listens=True, port=port)
     try:
         development.run(settings, has_sensors=sensors, say=typer.echo)
     except MQTTError as error:
@@ -186,7 +191,8 @@ def doctor(
 
     Name, port, TLS, user name and password, a message there and back: each step says whether it went well,
     and what to do where it did not. Ends with status 1 where one failed. User name, password and certificates
-    come from TIDEGATE_BROKER_USERNAME and its like, or from the URL.
+    come from TIDEGATE_BROKER_USERNAME and its like, or from the URL; the configured broker is shown the
+    credential that is in use, where there is one.
     """
     if url is not None and url.lower().startswith(("http://", "https://")):
         work = checks.examine_bridge(url, ca_file=ca_file, tell=show_step)
@@ -194,9 +200,10 @@ def doctor(
         settings = read_settings(broker_url=url, broker_ca_file=ca_file)
         try:
             options = settings.connect_options()
+            store = open_store(settings) if url is None and ca_file is None else None
         except MQTTError as error:
             fail(str(error), WRONG_SETTINGS)
-        work = checks.examine_broker(options, schemas_file=settings.schemas_file, tell=show_step)
+        work = checks.examine_broker(options, schemas_file=settings.schemas_file, store=store, tell=show_step)
     try:
         report = asyncio.run(work)
     except KeyboardInterrupt:

@@ -30,11 +30,10 @@ from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
 from app.api.output.security_headers import SECURITY_HEADERS
-from app.connections import BoundedProtocol, BridgeConfig
-from app.head_bounds import HeadBounds
-from app.logs.configuration import configure_logging
+from app.connections.head_bounds import HeadBounds
+from app.connections.http import BoundedProtocol, BridgeConfig
+from app.connections.websocket import BoundedWebSocketProtocol
 from app.settings import Settings
-from app.websocket_connections import BoundedWebSocketProtocol
 
 logger = logging.getLogger("tidegate")
 
@@ -127,6 +126,7 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return BridgeConfig(
         app,
         HeadBounds.of(settings),
+        counting=app.state.request_counting,
         loop="uvloop",
         http=BoundedProtocol,
         ws=BoundedWebSocketProtocol,
@@ -184,7 +184,7 @@ def _management(app: FastAPI, settings: Settings) -> contextlib.AbstractAsyncCon
     listening = listen(settings.management_host, settings.management_port)
     config = BridgeConfig(
         app.state.management,
-        HeadBounds.of(settings),
+        HeadBounds.of(settings),  # and nobody counts: probes and scrapes are no load
         http=BoundedProtocol,
         ws="none",
         lifespan="off",
@@ -250,7 +250,6 @@ def run(app: FastAPI, settings: Settings) -> None:
         OSError: the address or port cannot be had.
         SystemExit: the application did not start; the log tells why.
     """
-    configure_logging(settings.log_level, settings.log_format)
     listening = listen(settings.host, settings.port)
     warn_if_insecure(settings, url_of(listening))
 

@@ -20,12 +20,14 @@ helm -n plant test tidegate --logs
 ```
 
 `deploy/helm/examples/` has values for common places; a test renders each. What contradicts itself is
-refused in words, before anything is made. Kubernetes 1.30 or later.
+refused in words, before anything is made. Kubernetes 1.30 or later,
+Helm 3.14 or later.
 
 - **Settings.** Any setting of the bridge goes into `settings` by its name; secrets into a Secret of yours
-  that `existingSecrets` names, with keys named like the settings. The bridge reads both at its start: a
-  change of `settings` starts new pods by itself, after a change in a Secret of yours say `kubectl rollout
-  restart`. API keys and the broker's credential are watched, and need no restart.
+  that `existingSecrets` names, with keys named like the settings. The chart knows all of them: a name or a
+  value that the bridge would not start with is refused, and so is a secret in `settings`, which end in a
+  ConfigMap. What is read once and what is watched, and what a change of a Secret takes, stands in
+  [Kubernetes](../../../docs/kubernetes.md#secrets-and-what-is-watched).
 - **Stopping.** A pod serves on for `preStopSeconds` while the cluster forgets it, then says goodbye to its
   streams and lets requests end within `drainSeconds`. The grace is computed from both.
 - **Scaling.** Streams stay where they are when pods are added; with `TIDEGATE_STREAM_LIFETIME_SECONDS` they
@@ -33,13 +35,17 @@ refused in words, before anything is made. Kubernetes 1.30 or later.
   journal, a client that comes back to another pod is told `gap`; `service.sessionAffinity=ClientIP` helps.
 - **Streams through an Ingress.** Nothing may buffer them. For nginx the chart switches buffering off, both
   ways, lifts the limit of bodies (the bridge has its own) and sets the time-outs; Traefik buffers nothing
-  unless a `buffering` or `compress` middleware is put before it, so put none. With `nginx-inc` a batch in
-  lines arrives when it is complete.
+  unless a `buffering` or `compress` middleware is put before it, so put none; its entry points end the
+  reading of a request after 60 seconds ([browsers](../../../docs/browsers.md#traefik)). With `nginx-inc` a
+  batch in lines arrives when it is complete.
 - **Certificates.** `credentials.certificate` is the bridge's client certificate for the broker. That of an
   Ingress is made by cert-manager where `ingress.annotations` name an issuer
   (`cert-manager.io/cluster-issuer`) and `ingress.tls.secretName` says where it goes.
 - **Security.** Pods fit the Pod Security level `restricted`. With `networkPolicy.enabled` they reach DNS,
-  the broker and what `networkPolicy.egress` adds, and nothing else.
+  the broker, the issuer of tokens in `settings`, Redis where its port is known, what `networkPolicy.egress`
+  adds, and nothing else.
+- **Upgrades.** No value changes what a cluster never lets change, such as the labels by which pods are
+  found ([Kubernetes](../../../docs/kubernetes.md#upgrades-and-the-way-back)).
 
 ## Values
 

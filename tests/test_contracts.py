@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from app.contract_names import names
+from app.commands.contract_names import names
 from tests.support.bridge import running_bridge
 from tests.support.command import ROOT
 from tests.support.metrics import scrape
@@ -71,7 +71,11 @@ def test_the_names_are_those_of_a_running_bridge(mosquitto: Mosquitto, current: 
 def test_the_names_can_be_written() -> None:
     """By the command that publishing uses."""
     written = subprocess.run(
-        [sys.executable, "-m", "app.contract_names"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "app.commands.contract_names"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert names() == yaml.safe_load(written)
 

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "requirements.lock"
 BUILD = ROOT / "requirements-build.lock"
+OTEL = ROOT / "requirements-otel.lock"
 SBOM = ROOT / "requirements-sbom.lock"
 DEV = ROOT / "requirements-dev.lock"
 SERVICE = ROOT / "pyproject.toml"
@@ -67,7 +68,7 @@ def unmet(declared: list[str], lock: Path) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("lock", [RUN, BUILD, SBOM, DEV], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [RUN, OTEL, BUILD, SBOM, DEV], ids=lambda lock: lock.name)
 def test_lock_holds_nothing_but_hashed_pins(lock: Path) -> None:
     """Each entry is one version with its SHA-256 hashes; no line names a registry, an index or a path."""
     assert entries(lock.read_text())
@@ -93,10 +94,18 @@ def test_faulty_line_is_found(line: str) -> None:
     assert faults(line + "\n")
 
 
-@pytest.mark.parametrize("lock", [RUN, BUILD], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [RUN, OTEL, BUILD], ids=lambda lock: lock.name)
 def test_dev_lock_repeats_the_others(lock: Path) -> None:
     """What is tested is what runs: requirements-dev.lock has every entry of the other locks, to the hash."""
     assert set() == set(entries(lock.read_text())) - set(entries(DEV.read_text()))
+
+
+def test_the_lock_with_traces_adds_to_that_without() -> None:
+    """An image that traces runs what the other runs, to the hash, and what the extra declares beside it."""
+    assert set() == set(entries(RUN.read_text())) - set(entries(OTEL.read_text()))
+    extra = project(SERVICE)["project"]["optional-dependencies"]["otel"]
+    assert [] == unmet(extra, OTEL)
+    assert unmet(extra, RUN)
 
 
 def test_dev_lock_has_the_versions_that_write_the_bill_of_materials() -> None:

@@ -40,7 +40,7 @@ from app.api.output.batch_answer import (
 from app.api.output.once import Once
 from app.api.output.refusals import malformed_body
 from app.api.raw_route import RawRoute
-from app.connections import ABORT
+from app.connections.http import ABORT
 from app.problems import ProblemError, ProblemType
 from app.publishing.batch import Batch
 from app.publishing.gate import Gate

@@ -67,6 +67,19 @@ class Trouble:
     at: datetime
 
 
+async def active_in(store: CredentialStore) -> Activation | None:
+    """What should be in use; of a mounted Secret what is there, under no revision before it was used.
+
+    Raises:
+        CredentialStoreError: the store cannot be read.
+    """
+    active = await store.active()
+    if active is None and not store.is_writable:
+        for name in await store.names():
+            return Activation(name, "", datetime.now(UTC), "active")
+    return active
+
+
 class CredentialInUse:
     """Knows which credential is in use, and changes it.
 
@@ -149,7 +162,7 @@ class CredentialInUse:
         if self.store is not None:
             active: Activation | None = None
             try:
-                active = await self._active(self.store)
+                active = await active_in(self.store)
                 if active is not None:
                     credential = await self.store.read(active.name, active.revision or None)
                     self.options = self._with(credential.bundle)
@@ -287,7 +300,7 @@ class CredentialInUse:
             name = ""
             try:
                 await self._count_days(store)
-                active = await self._active(store)
+                active = await active_in(store)
                 if active is None:
                     self._all_is_well()
                     return True
@@ -303,14 +316,6 @@ class CredentialInUse:
                 return False
             self._all_is_well()
             return True
-
-    async def _active(self, store: CredentialStore) -> Activation | None:
-        """What should be in use; of a mounted Secret what is there, under no revision before it was used."""
-        active = await store.active()
-        if active is None and not store.is_writable:
-            for name in await store.names():
-                return Activation(name, "", datetime.now(UTC), "active")
-        return active
 
     async def _newest(self, store: CredentialStore, active: Activation) -> Credential:
         try:

@@ -24,6 +24,8 @@ from prometheus_client.registry import Collector
 from app.broker.link import BrokerLink
 from app.hub.hub import Hub
 from app.metrics.broker_metrics import broker_metrics
+from app.metrics.http_counts import HttpCounts
+from app.metrics.http_metrics import http_metrics
 from app.metrics.publish_metrics import problem_metrics, publish_metrics, request_metrics, schema_metrics
 from app.metrics.refusals import AuthenticationRefusals, refusal_metrics
 from app.metrics.stream_metrics import stream_metrics
@@ -54,6 +56,7 @@ class BridgeCollector(Collector):
         refusals: who was refused for who they are.
         not_allowed: what else was refused to whom, as often as it was, by action.
         settings: the bounds.
+        http: how HTTP requests were answered.
 
     Attributes:
         days_left: gives the days until each credential's certificate ends, by the credential's name; those
@@ -71,7 +74,9 @@ class BridgeCollector(Collector):
         refusals: AuthenticationRefusals,
         not_allowed: Mapping[str, int],
         settings: Settings,
+        http: HttpCounts,
     ) -> None:
+        self._http = http
         self._link = link
         self._hub = hub
         self._publishes = publishes
@@ -93,6 +98,7 @@ class BridgeCollector(Collector):
         if self._schemas is not None:
             yield from schema_metrics(self._schemas)
         yield from stream_metrics(self._hub, self._settings)
+        yield from http_metrics(self._http)
         yield from problem_metrics(self._problems)
         yield from refusal_metrics(self._refusals, self._not_allowed)
         remaining = GaugeMetricFamily(

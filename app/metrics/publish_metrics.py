@@ -34,7 +34,7 @@ def publish_metrics(counts: PublishCounts) -> Iterator[Metric]:
         labels=("qos",),
     )
     for qos, each in enumerate(counts.durations):
-        durations.add_metric((str(qos),), _buckets(each), each.seconds)
+        durations.add_metric((str(qos),), buckets(each), each.seconds)
     yield durations
 
 
@@ -76,8 +76,8 @@ def problem_metrics(problems: Counter[ProblemType]) -> Iterator[Metric]:
     yield family
 
 
-def _buckets(durations: Durations) -> list[tuple[str, float]]:
-    """Cumulative, as Prometheus has them."""
+def buckets(durations: Durations) -> list[tuple[str, float]]:
+    """The buckets of a histogram; cumulative, as Prometheus has them."""
     sums: list[tuple[str, float]] = []
     total = 0
     for bound, count in zip((*map(str, BUCKETS), "+Inf"), durations.counts, strict=True):

@@ -15,7 +15,7 @@ ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_EN
 
 MISSING: Final = (
     "traces are asked for by OTEL_… variables, and OpenTelemetry is not installed: "
-    "pip install 'tidegate-bridge[otel]', or set OTEL_SDK_DISABLED=true"
+    "pip install 'tidegate-bridge[otel]', build the image with EXTRAS=otel, or set OTEL_SDK_DISABLED=true"
 )
 
 

@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from app.api.stream.frames import PingFrame, PublishFrameModel, SubscribeFrame, UnsubscribeFrame, read_frame
-from app.asyncapi import CLOSE_CODES
+from app.contracts.asyncapi import CLOSE_CODES
 from app.main import create_app
 from app.problems import ProblemError
 from app.security.authentication import Authentication

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 
 from tests.support.bridge import wait_until
 from tests.support.certificates import Certificates
@@ -84,6 +85,21 @@ def test_beyond_loopback_is_refused() -> None:
     assert 1 == len(answer.stderr.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["openapi", "--check"], 0), (["doctor"], 0), (["credentials", "list"], 2), (["dev"], 2)],
+    ids=["openapi", "doctor", "credentials", "dev"],
+)
+def test_only_what_listens_asks_who_may_reach_it(
+    mosquitto: Mosquitto, arguments: list[str], status: int
+) -> None:
+    """The image sets TIDEGATE_HOST; commands that serve nothing are run in it with nothing else set."""
+    settings = {"TIDEGATE_HOST": "0.0.0.0", "TIDEGATE_BROKER_URL": mosquitto.url}
+    answer = run_command(*arguments, settings=settings)
+    assert status == answer.returncode, answer.stderr
+    assert (arguments == ["dev"]) == ("TIDEGATE_HOST" in answer.stderr)
+
+
 def test_a_taken_port_is_one_line_and_status_1() -> None:
     """What keeps the bridge from starting is said in words."""
     with socket.create_server((LOOPBACK, 0)) as taken:
@@ -131,17 +147,22 @@ def test_no_request_is_logged(mosquitto: Mosquitto) -> None:
     assert "livez" not in bridge.output
 
 
-def test_a_log_record_is_one_line_with_time_and_level(mosquitto: Mosquitto) -> None:
-    """Programs that gather logs read them line by line."""
+def test_a_log_record_is_one_line_with_time_and_level(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """Programs that gather logs read them line by line, from what is said before anything is served on."""
+    tmp_path.chmod(0o755)
+    store = {
+        "TIDEGATE_CREDENTIALS_DIR": str(tmp_path),
+        "TIDEGATE_CREDENTIALS_KEY": Fernet.generate_key().decode(),
+    }
     with (
         ReservedPort() as port,
-        Command("serve", "--port", str(port.number), "--broker-url", mosquitto.url) as bridge,
+        Command("serve", "--port", str(port.number), "--broker-url", mosquitto.url, settings=store) as bridge,
     ):
         bridge.wait_for("serving at")
         assert 0 == bridge.interrupt(signal.SIGTERM)
     moment = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
     records = [json.loads(line) for line in bridge.output.splitlines()]
-    assert records
+    assert "others may look into the folder" in records[0]["message"]
     assert [] == [each for each in records if not moment.fullmatch(each["time"])]
     assert {"time", "level", "logger", "message"} == records[0].keys()
     assert {each["level"] for each in records} <= {"debug", "info", "warning", "error"}
@@ -193,6 +214,47 @@ def test_doctor_ends_with_status_0_where_all_is_well(mosquitto: Mosquitto) -> No
     assert 0 == answer.returncode, answer.stdout
     assert ["URL", "DNS", "TCP", "CONNECT"] == re.findall(r"^ok +([A-Z]+) ", answer.stdout, re.MULTILINE)
     assert answer.stdout.endswith("All is well.\n")
+
+
+@pytest.mark.parametrize("key", ["client_key", "server_key"])
+def test_doctor_shows_the_broker_what_is_mounted(
+    certificates: Certificates, tmp_path: Path, key: str
+) -> None:
+    """A pod asks with the certificate that its bridge goes by; a pair that does not match is told."""
+    secret = {"ca.crt": "ca", "tls.crt": "client_certificate", "tls.key": key}
+    for name, part in secret.items():
+        (tmp_path / name).write_bytes(getattr(certificates, part).read_bytes())
+    with Mosquitto(tls=certificates, require_certificate=True) as broker:
+        settings = {"TIDEGATE_BROKER_URL": broker.url, "TIDEGATE_CREDENTIALS_MOUNT": str(tmp_path)}
+        answer = run_command("doctor", settings=settings)
+        elsewhere = run_command("doctor", broker.url, settings=settings)
+    assert "Failed at: TLS." in elsewhere.stdout
+    if key == "client_key":
+        assert re.search(r"^ok +credential .* CN=device-1,", answer.stdout, re.MULTILINE)
+        assert answer.stdout.endswith("All is well.\n")
+    else:
+        assert "does not belong to the certificate" in answer.stdout
+        assert answer.stdout.endswith("Failed at: credential.\n")
+
+
+def test_doctor_shows_the_broker_what_is_in_use(certificates: Certificates, tmp_path: Path) -> None:
+    """Of a store it takes what was activated, and before that the files of the settings."""
+    bundle = tmp_path / "bundle.pem"
+    parts = (certificates.ca, certificates.client_certificate, certificates.client_key)
+    bundle.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with Mosquitto(tls=certificates, require_certificate=True) as broker:
+        settings = {
+            "TIDEGATE_BROKER_URL": broker.url,
+            "TIDEGATE_CREDENTIALS_DIR": str(tmp_path / "store"),
+            "TIDEGATE_CREDENTIALS_KEY": Fernet.generate_key().decode(),
+        }
+        before = run_command("doctor", settings=settings)
+        assert 0 == run_command("credentials", "add", "plant", str(bundle), settings=settings).returncode
+        assert 0 == run_command("credentials", "activate", "plant", settings=settings).returncode
+        after = run_command("doctor", settings=settings)
+    assert "none of the store is in use" in before.stdout
+    assert before.stdout.endswith("Failed at: TLS.\n")
+    assert after.stdout.endswith("All is well.\n"), after.stdout
 
 
 def test_serve_uses_the_settings_of_the_broker(certificates: Certificates) -> None:

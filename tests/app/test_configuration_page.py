@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from app.configuration_page import render
 from app.settings import Settings
+from app.settings.page import render
 from tests.support.command import ROOT
 
 
 def test_the_page_is_what_the_settings_say() -> None:
-    """The committed page is made from the class of today: python -m app.configuration_page."""
+    """The committed page is made from the class of today: python -m app.settings.page."""
     assert render() == (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.connections import SPARE_CONNECTIONS
+from app.connections.http import SPARE_CONNECTIONS
 from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.raw_socket import RawSocket

@@ -17,8 +17,8 @@ import trustme
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from app.commands.doctor import examine_bridge, examine_broker
 from app.diagnosis.steps import Report, Step
-from app.doctor import examine_bridge, examine_broker
 from tests.support.bridge import running_bridge
 from tests.support.certificates import Certificates
 from tests.support.issued import issue

@@ -13,8 +13,8 @@ from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import SecretStr
 
+from app.contracts.openapi import COOKIE_SETTING
 from app.main import create_app
-from app.openapi import COOKIE_SETTING
 from app.settings import Settings
 from tests.support.asked import Requests
 from tests.support.bridge import running_bridge

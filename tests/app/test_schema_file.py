@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.doctor import examine_broker
+from app.commands.doctor import examine_broker
 from app.publishing.schema_file import load_schemas
 from app.publishing.schemas import Schemas
 from tests.support.command import run_command

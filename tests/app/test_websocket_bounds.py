@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.websocket_connections import MAX_FRAGMENTS, MAX_UNSENT_BYTES
+from app.connections.websocket import MAX_FRAGMENTS, MAX_UNSENT_BYTES
 from tests.support.bridge import running_bridge, wait_until
 from tests.support.mosquitto import Mosquitto
 from tests.support.websocket import SocketClient

@@ -11,15 +11,15 @@ import helm_python
 import pytest
 import yaml
 
-from deploy.__main__ import PAGE
+from deploy.__main__ import COPIES, PAGE
 from deploy.chart import CHART, NOTES, chart, objects, render
 from deploy.values_page import default, leaves, render_page
-from tests.support.chart import EXAMPLES, LEAST, example, merged, rendered
+from tests.support.chart import EXAMPLES, LEAST, example, merged, of_kind, rendered
 from tests.support.command import ROOT
 from tests.support.kubernetes import faults, pod_specs, unrestricted
 from tests.test_lock_files import SERVICE, project
 
-RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+DASHBOARD = ROOT / "deploy" / "grafana" / "tidegate.json"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -130,10 +130,21 @@ def test_notes_say_what_to_do_next() -> None:
     assert "helm -n tidegate test tidegate" in notes
     assert "WARNING: access.insecure is set" in notes
     assert "no TIDEGATE_REDIS_URL" in notes
+    assert "names no registry" in notes
     [nginx] = [path for path in EXAMPLES if path.stem == "nginx"]
     assert "https://mqtt.plant.example" in rendered(nginx)[NOTES]
     assert "WARNING" not in rendered(nginx)[NOTES]
+    assert "names no registry" not in rendered(nginx)[NOTES]
     assert "Authorization: Bearer" in rendered(nginx)[NOTES]
+    [gateway] = [path for path in EXAMPLES if path.stem == "gateway"]
+    assert "https://mqtt.plant.example" in rendered(gateway)[NOTES]
+
+
+def test_notes_say_what_the_policy_may_lock_out() -> None:
+    """Whether a Secret of others names a Redis is not seen."""
+    values = merged(existingSecrets=["settings"], networkPolicy={"enabled": True})
+    assert "networkPolicy.redisPort" in render(values)[NOTES]
+    assert "networkPolicy.redisPort" not in render(merged(networkPolicy={"enabled": True}))[NOTES]
 
 
 def test_the_linter_finds_no_fault() -> None:
@@ -154,9 +165,26 @@ def test_the_page_is_what_the_chart_says() -> None:
     assert render_page() == PAGE.read_text(encoding="utf-8")
 
 
-def test_alerts_are_those_of_the_repository() -> None:
-    """Helm reads no file outside the chart, so the chart has a copy of deploy/prometheus/rules.yaml."""
-    copied = (CHART / "files" / "rules.yaml").read_text(encoding="utf-8")
-    assert yaml.safe_load(copied)["groups"]
-    if RULES.exists():
-        assert RULES.read_text(encoding="utf-8") == copied
+@pytest.mark.parametrize("copied", COPIES, ids=lambda path: path.name)
+def test_what_is_copied_into_the_chart_is_the_original(copied: Path) -> None:
+    """Helm reads no file outside the chart: alerts and dashboard are there twice; make manifests copies."""
+    assert COPIES[copied].read_text(encoding="utf-8") == copied.read_text(encoding="utf-8")
+
+
+def test_the_dashboard_is_where_a_sidecar_looks() -> None:
+    """Off by default; else the JSON as it is, with the label that Grafana's own chart looks for."""
+    assert [] == [each for each in of_kind(LEAST, "ConfigMap") if "-dashboard" in each["metadata"]["name"]]
+    made = of_kind(merged(grafanaDashboard={"enabled": True}), "ConfigMap")
+    [each] = [each for each in made if each["metadata"]["name"] == "tidegate-dashboard"]
+    assert "1" == each["metadata"]["labels"]["grafana_dashboard"]
+    assert "annotations" not in each["metadata"]
+    assert "tidegate" == each["metadata"]["namespace"]
+    assert json.loads(DASHBOARD.read_text(encoding="utf-8")) == json.loads(each["data"]["tidegate.json"])
+
+
+def test_a_dashboard_goes_into_the_folder_and_namespace_that_are_named() -> None:
+    """And Grafana's own placeholders reach it untouched by Helm."""
+    values = merged(grafanaDashboard={"enabled": True, "folder": "Plant", "namespace": "monitoring"})
+    [each] = [each for each in of_kind(values, "ConfigMap") if each["metadata"]["namespace"] == "monitoring"]
+    assert {"grafana_folder": "Plant"} == each["metadata"]["annotations"]
+    assert "{{reason}}" in each["data"]["tidegate.json"]

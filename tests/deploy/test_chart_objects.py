@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from helm_python import Chart
 
 from app.settings import Settings
-from deploy.chart import objects, render
+from deploy.chart import CHART, objects, render
 from tests.support.chart import (
     EXAMPLES,
     example,
@@ -76,6 +80,7 @@ def test_stable_client_identifiers_are_the_pods_names() -> None:
         if each["metadata"]["name"] == workload["spec"]["serviceName"]
     ]
     assert ["None"] == [each["spec"]["clusterIP"] for each in headless]
+    assert "RollingUpdate" == workload["spec"]["updateStrategy"]["type"]
 
 
 @pytest.mark.parametrize("has_management", [True, False])
@@ -107,55 +112,13 @@ def test_secrets_are_mounted_as_folders() -> None:
 
 def test_the_certificate_fills_the_secret_that_is_watched() -> None:
     """What cert-manager writes is what the bridge reads."""
-    values = merged(
-        credentials={"certificate": {"enabled": True, "issuerRef": {"name": "plant"}, "commonName": "bridge"}}
-    )
-    [certificate] = of_kind(values, "Certificate")
+    certificate = {"enabled": True, "issuerRef": {"name": "plant"}, "commonName": "bridge"}
+    values = merged(broker__url="mqtts://broker", credentials={"certificate": certificate})
+    [made] = of_kind(values, "Certificate")
     [volume] = [each for each in pod(values)["volumes"] if each["name"] == "credential"]
-    assert certificate["spec"]["secretName"] == volume["secret"]["secretName"]
+    assert made["spec"]["secretName"] == volume["secret"]["secretName"]
     [mount] = [each for each in pod(values)["containers"][0]["volumeMounts"] if each["name"] == "credential"]
     assert mount["mountPath"] == settings_of(objects(render(values)))["TIDEGATE_CREDENTIALS_MOUNT"]
-
-
-@pytest.mark.parametrize(
-    ("controller", "name", "value"),
-    [
-        ("nginx", "nginx.ingress.kubernetes.io/proxy-buffering", "off"),
-        ("nginx", "nginx.ingress.kubernetes.io/proxy-request-buffering", "off"),
-        ("nginx", "nginx.ingress.kubernetes.io/proxy-read-timeout", "3600"),
-        ("nginx-inc", "nginx.org/proxy-buffering", "false"),
-        ("nginx-inc", "nginx.org/websocket-services", "tidegate"),
-        ("traefik", "traefik.ingress.kubernetes.io/router.entrypoints", "web"),
-    ],
-)
-def test_an_ingress_lets_streams_through(controller: str, name: str, value: str) -> None:
-    """Nothing is buffered, and silence between two heartbeats ends nothing."""
-    ingress = {"enabled": True, "controller": controller, "hosts": ["plant.example"]}
-    [made] = of_kind(merged(ingress=ingress), "Ingress")
-    assert value == made["metadata"]["annotations"][name]
-    own = ingress | {"annotations": {name: "mine"}}
-    [made] = of_kind(merged(ingress=own), "Ingress")
-    assert "mine" == made["metadata"]["annotations"][name]
-
-
-def test_an_ingress_of_another_controller_has_no_annotations() -> None:
-    """``other`` leaves them to the user."""
-    [made] = of_kind(
-        merged(ingress={"enabled": True, "controller": "other", "hosts": ["plant.example"]}), "Ingress"
-    )
-    assert "annotations" not in made["metadata"]
-
-
-@pytest.mark.parametrize(
-    ("url", "port"),
-    [("mqtt://m", 1883), ("mqtts://m", 8883), ("wss://m/mqtt", 443), ("mqtt://m:1999", 1999)],
-)
-def test_the_policy_lets_the_bridge_reach_its_broker(url: str, port: int) -> None:
-    """The port is that of the URL, or of its scheme."""
-    [policy] = of_kind(merged(broker__url=url, networkPolicy={"enabled": True}), "NetworkPolicy")
-    assert [53, 53, port] == [each["port"] for rule in policy["spec"]["egress"] for each in rule["ports"]]
-    management = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == "management"]
-    assert [] == management
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -180,42 +143,63 @@ def test_what_selects_finds_the_pods(path: Path) -> None:
     assert [] == [selector for selector in selectors if selector.items() <= doctor.items()]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_what_names_another_object_finds_it(path: Path) -> None:
-    """Ingress and route lead to the Service, the monitor to that of management, the scaler to the pods."""
-    made = objects(rendered(path))
-    services = {each["metadata"]["name"]: each for each in made if each["kind"] == "Service"}
-    ports = {
-        name: {port["name"]: port["port"] for port in each["spec"]["ports"]}
-        for name, each in services.items()
-    }
-    workloads = {(each["kind"], each["metadata"]["name"]) for each in made}
-    for each in made:
-        spec = each.get("spec", {})
-        if each["kind"] == "Ingress":
-            backend = spec["rules"][0]["http"]["paths"][0]["backend"]["service"]
-            assert backend["port"]["name"] in ports[backend["name"]]
-        elif each["kind"] == "HTTPRoute":
-            for backend in [backend for rule in spec["rules"] for backend in rule["backendRefs"]]:
-                assert backend["port"] in ports[backend["name"]].values()
-        elif each["kind"] == "ServiceMonitor":
-            wanted = spec["selector"]["matchLabels"].items()
-            [found] = [name for name in services if wanted <= services[name]["metadata"]["labels"].items()]
-            assert spec["endpoints"][0]["port"] in ports[found]
-            assert "tidegate" == services[found]["metadata"]["labels"][spec["jobLabel"]]
-        elif each["kind"] == "HorizontalPodAutoscaler":
-            assert (spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"]) in workloads
-        elif each["kind"] == "Pod":
-            host, _, port = spec["containers"][0]["args"][1].removeprefix("http://").partition(":")
-            assert int(port) in ports[host.partition(".")[0]].values()
-
-
 def test_a_pod_serves_on_while_it_is_forgotten() -> None:
     """PreStop sleeps before the signal, and a new pod is ready before an old one goes."""
     values = merged(stopping={"preStopSeconds": 7})
     assert {"preStop": {"sleep": {"seconds": 7}}} == pod(values)["containers"][0]["lifecycle"]
     [deployment] = of_kind(values, "Deployment")
     assert {"maxUnavailable": 0, "maxSurge": 1} == deployment["spec"]["strategy"]["rollingUpdate"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nameOverride": "bridge"},
+        {"commonLabels": {"team": "a"}},
+        {"podLabels": {"tier": "edge"}},
+        {"image": {"tag": "2.0.0"}},
+        {"autoscaling": {"enabled": True}},
+        {"management": {"enabled": False}},
+        {"broker__url": "mqtts://other"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@pytest.mark.parametrize("has_stable_ids", [True, False])
+def test_an_upgrade_changes_nothing_that_cannot_be_changed(
+    change: dict[str, Any], has_stable_ids: bool
+) -> None:
+    """A cluster refuses another selector, Service or way to manage pods in an object of the same name."""
+
+    def unchangeable(values: dict[str, Any]) -> list[Any]:
+        made = objects(render(values | {"fullnameOverride": "tidegate"}))
+        names = ("selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates")
+        return [
+            [each["kind"], each["metadata"]["name"], each["spec"].get(name)]
+            for each in made
+            if each["kind"] in {"Deployment", "StatefulSet"}
+            for name in names
+        ]
+
+    base = {"broker__stableClientIds": has_stable_ids}
+    assert unchangeable(merged(**base)) == unchangeable(merged(**base, **change))
+
+
+@pytest.mark.parametrize(("live", "replicas"), [(7, 7), (0, 1)])
+def test_switching_to_a_scaler_keeps_the_pods(tmp_path: Path, live: int, replicas: int) -> None:
+    """As many as the cluster has; none would switch the scaler off."""
+    shutil.copytree(CHART, tmp_path / "tidegate")
+    workload = tmp_path / "tidegate" / "templates" / "workload.yaml"
+    text, count = re.subn(
+        r"lookup .*\) \}\}",
+        f'dict "spec" (dict "replicas" {live}) }}}}',
+        workload.read_text(encoding="utf-8"),
+    )
+    assert 1 == count
+    workload.write_text(text, encoding="utf-8")
+    chart = Chart.load(tmp_path / "tidegate")
+    made = chart.render(values=merged(autoscaling={"enabled": True}), name="tidegate", namespace="tidegate")
+    [deployment] = [each for name, each in made.items() if name.endswith("/workload.yaml")]
+    assert replicas == yaml.safe_load(deployment)["spec"]["replicas"]
 
 
 def test_a_changed_setting_starts_new_pods() -> None:
@@ -237,30 +221,6 @@ def test_a_changed_setting_starts_new_pods() -> None:
         )
     ]
     assert [] == [each for each in seen if seen.count(each) > 1]
-
-
-def test_streams_have_no_time_out_behind_a_gateway() -> None:
-    """The rules of streams, WebSockets and batches stand apart; all else ends after a while."""
-    route = {"enabled": True, "parentRefs": [{"name": "public"}]}
-    [made] = of_kind(merged(httpRoute=route), "HTTPRoute")
-    lasting, others = made["spec"]["rules"]
-    paths = [match["path"]["value"] for match in lasting["matches"]]
-    assert ["/v1/subscribe", "/v1/ws", "/v1/publish/batch"] == paths
-    assert {"request": "0s", "backendRequest": "0s"} == lasting["timeouts"]
-    assert "150s" == others["timeouts"]["request"]
-
-
-def test_the_test_passes_a_policy_that_names_clients() -> None:
-    """Else helm test would fail where the bridge is well."""
-    clients = [{"podSelector": {"matchLabels": {"app": "panel"}}}]
-    values = merged(networkPolicy={"enabled": True, "clients": clients})
-    [policy] = of_kind(values, "NetworkPolicy")
-    peers = policy["spec"]["ingress"][0]["from"]
-    [doctor] = [each["metadata"]["labels"] for each in of_kind(values, "Pod")]
-    assert clients[0] in peers
-    assert [True] == [
-        peer["podSelector"]["matchLabels"].items() <= doctor.items() for peer in peers if peer != clients[0]
-    ]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

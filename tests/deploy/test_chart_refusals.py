@@ -18,8 +18,6 @@ from tests.support.chart import LEAST, merged
         ({"brokr": {}}, "'brokr' not allowed"),
         ({"image": {"tagg": "1"}}, "'tagg' not allowed"),
         ({"ingress": {"controller": "apache"}}, "'nginx', 'nginx-inc', 'traefik', 'other'"),
-        ({"settings": {"LOG_LEVEL": "debug"}}, "'LOG_LEVEL'"),
-        ({"broker": {"url": "tcp://mosquitto:1883"}}, "'tcp://mosquitto:1883' does not match"),
         ({"image": {"digest": "sha256:12"}}, "'sha256:12' does not match"),
         ({"service": {"port": 70000}}, "at '/service/port'"),
         ({"stopping": {"drainSeconds": 0}}, "at '/stopping/drainSeconds'"),
@@ -51,6 +49,9 @@ def test_the_schema_refuses_in_words(values: dict[str, Any], words: str) -> None
             merged(settings={"TIDEGATE_BROKER_SESSION_EXPIRY_SECONDS": 60}),
             "set broker.stableClientIds=true",
         ),
+        (merged(broker__url="tcp://m:1883"), '"tcp://m:1883" is no URL of a broker; write it as in mqtt://'),
+        (merged(broker__url="mqtt://m?client_id=a"), "would throw each other out"),
+        (merged(settings={"TIDEGATE_BROKER_URL": "mqtt://a:b@m"}, broker__url=""), "holds a user"),
         (merged(broker__clientIdPrefix="a"), "with broker.stableClientIds=true alone"),
         (
             merged(stopping={"graceSeconds": 25}),
@@ -60,6 +61,28 @@ def test_the_schema_refuses_in_words(values: dict[str, Any], words: str) -> None
             merged(credentials={"existingSecret": "a", "certificate": {"enabled": True}}),
             "both say where the broker's credential comes from",
         ),
+        (
+            merged(credentials={"existingSecret": "a", "existingClaim": "b"}),
+            "the bridge takes one of the two",
+        ),
+        (merged(credentials={"existingClaim": "a"}), "make one by 'tidegate credentials key'"),
+        (merged(secretSettings={"TIDEGATE_CREDENTIALS_KEY": "a"}), "name that claim"),
+        (merged(secretSettings={"TIDEGATE_CREDENTIALS_PASSPHRASE": "a"}), "name that Secret"),
+        (merged(credentials={"existingSecret": "a"}), "begin broker.url with mqtts://"),
+        (
+            merged(
+                credentials={
+                    "certificate": {
+                        "enabled": True,
+                        "issuerRef": {"name": "plant"},
+                        "commonName": "bridge",
+                        "duration": "720h",
+                        "renewBefore": "719h60m",
+                    }
+                }
+            ),
+            "renewBefore: 719h60m before the end of a certificate of 720h",
+        ),
         (merged(credentials={"certificate": {"enabled": True}}), "issuerRef.name"),
         (
             merged(credentials={"certificate": {"enabled": True, "issuerRef": {"name": "plant"}}}),
@@ -67,7 +90,49 @@ def test_the_schema_refuses_in_words(values: dict[str, Any], words: str) -> None
         ),
         (merged(autoscaling={"enabled": True, "minReplicas": 11}), "is more than autoscaling.maxReplicas"),
         (merged(autoscaling={"enabled": True, "cpuPercent": 0}), "nothing to scale by"),
+        (
+            merged(autoscaling={"enabled": True}, resources={"requests": {"cpu": None}}),
+            "autoscaling.cpuPercent is a share of resources.requests.cpu",
+        ),
+        (merged(podDisruptionBudget={"maxUnavailable": 0}), "no node with a pod of these"),
+        (merged(management={"port": 8080}), "the pods serve clients at 8080"),
+        (merged(podLabels={"app.kubernetes.io/name": "mine"}), "podLabels: the Services find the pods"),
+        (merged(commonLabels={"app.kubernetes.io/instance": "mine"}), "commonLabels: the Services find"),
+        (merged(environment={"TIDEGATE_LOG_LEVEL": "debug"}), "go into settings"),
         (merged(ingress={"enabled": True}), "ingress.hosts"),
+        (
+            merged(
+                settings={"TIDEGATE_HEARTBEAT_SECONDS": 60},
+                ingress={"enabled": True, "hosts": ["plant.example"], "streamSeconds": 60},
+            ),
+            "a quiet stream says nothing for 60 seconds",
+        ),
+        (
+            merged(
+                settings={"TIDEGATE_MAX_REQUEST_TIMEOUT_SECONDS": 600},
+                httpRoute={"enabled": True, "parentRefs": [{"name": "public"}], "requestTimeout": "10m"},
+            ),
+            "10m would end requests that may wait for 600 seconds",
+        ),
+        (
+            merged(serviceMonitor={"enabled": True}, networkPolicy={"enabled": True}),
+            "networkPolicy.monitoring: Prometheus is to read the management port",
+        ),
+        (
+            merged(
+                management={"enabled": False},
+                networkPolicy={"enabled": True, "monitoring": [{"podSelector": {}}]},
+            ),
+            "networkPolicy.monitoring opens the management port",
+        ),
+        (
+            merged(networkPolicy={"enabled": True, "redis": [{"podSelector": {}}]}),
+            "networkPolicy.redisPort: say which port",
+        ),
+        (
+            merged(networkPolicy={"enabled": True, "issuers": [{"podSelector": {}}]}),
+            "set that in settings",
+        ),
         (merged(httpRoute={"enabled": True}), "httpRoute.parentRefs"),
         (
             merged(serviceMonitor={"enabled": True}, management={"enabled": False}),

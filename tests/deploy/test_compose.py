@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from app.settings import Settings
 from tests.support.bridge import wait_until
 from tests.support.chart import unknown_to_the_bridge
 from tests.support.command import ROOT
@@ -63,6 +66,14 @@ def test_a_slip_is_found(tmp_path: Path) -> None:
     assert "read_onli" in done.stderr
 
 
+def test_images_are_of_one_release() -> None:
+    """Registry and version are written out, so that tomorrow's is today's."""
+    images = [each["image"] for name, each in services().items() if name != "bridge"]
+    assert 3 == len(images)
+    for image in images:
+        assert re.fullmatch(r"docker\.io/[a-z-]+/[a-z-]+:v?\d+\.\d+\.\d+", image), image
+
+
 def test_nothing_is_reached_from_elsewhere() -> None:
     """Nobody is asked who they are, so each port is one of loopback, and no two are the same."""
     assert {"127.0.0.1"} == {port["host_ip"] for port in published()}
@@ -85,6 +96,13 @@ def test_the_bridge_knows_what_it_is_given() -> None:
     given = bridge["environment"]
     assert [] == unknown_to_the_bridge(list(given))
     assert float(bridge["stop_grace_period"].removesuffix("s")) > float(given["TIDEGATE_DRAIN_SECONDS"])
+
+
+def test_the_bridge_starts_with_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings can be used together."""
+    for name, value in services()["bridge"]["environment"].items():
+        monkeypatch.setenv(name, value)
+    assert "mqtt://mosquitto:1883" == Settings().broker_url
 
 
 def test_prometheus_reads_the_bridge_and_its_alerts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -124,6 +125,41 @@ def test_the_build_takes_the_engine_that_works(tmp_path: Path) -> None:
         "--no-cache",
     ]
     assert [] == [option for option in wanted if option not in " ".join(called)]
+
+
+def built_with(tmp_path: Path, extras: str) -> subprocess.CompletedProcess[str]:
+    """What the build script calls with these EXTRAS and no name for the image."""
+    engine = tmp_path / "docker"
+    engine.write_text('#!/bin/sh\necho "$@"\n')
+    engine.chmod(0o755)
+    return run(IMAGE / "build", PATH=f"{tmp_path}:{os.environ['PATH']}", EXTRAS=extras, IMAGE="")
+
+
+def test_an_image_that_traces_has_a_tag_of_its_own(tmp_path: Path) -> None:
+    """EXTRAS=otel goes into the build and into the name; nothing leaves both as they were."""
+    traced, plain = (built_with(tmp_path, extras).stdout for extras in ("otel", ""))
+    assert "--build-arg EXTRAS=otel" in traced
+    assert "EXTRAS" not in plain
+    named = re.compile(r"--tag (tidegate:[\d.]+(?:-\w+)?) ")
+    assert [f"{found[1]}-otel" for found in named.finditer(plain)] == named.findall(traced)
+
+
+def test_an_extra_without_a_lock_file_is_refused(tmp_path: Path) -> None:
+    """Nothing is built that is not pinned."""
+    done = built_with(tmp_path, "otelx")
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "EXTRAS=otelx" in done.stderr
+
+
+@pytest.mark.parametrize(("extras", "lock"), [("", "requirements.lock"), ("otel", "requirements-otel.lock")])
+def test_the_build_installs_the_lock_file_of_the_extra(extras: str, lock: str) -> None:
+    """The Dockerfile's own words, read by the shell that will read them, name a file that is copied."""
+    [install] = [words for words in instructions() if words[0] == "RUN" and "/opt/tidegate" in words]
+    named = install[-1]
+    done = run("/bin/sh", "-c", f'printf %s "{named}"', EXTRAS=extras)
+    assert lock == done.stdout
+    assert [True] == [lock in words for words in instructions() if words[:2] == ["COPY", "requirements.lock"]]
+    assert ["EXTRAS="] in [words[1:] for words in instructions() if words[0] == "ARG"]
 
 
 def test_the_build_says_what_is_missing() -> None:

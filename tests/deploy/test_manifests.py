@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from app.settings import Settings
 from deploy.__main__ import MANIFESTS
 from deploy.manifests import render_manifests
+from tests.support.chart import merged, of_kind, variables_in_a_pod
 from tests.support.command import ROOT
 from tests.support.kubernetes import faults, pod_specs, unrestricted
 
@@ -70,8 +72,43 @@ def test_the_overlay_changes_what_it_says() -> None:
     assert "20" == settings["TIDEGATE_DRAIN_SECONDS"]
     [mount] = [each for each in container["volumeMounts"] if each["name"] == "settings"]
     assert settings["TIDEGATE_SECRETS_DIR"] == mount["mountPath"]
-    [broker] = found(made, "NetworkPolicy", "tidegate")["spec"]["egress"][1]["ports"]
-    assert 8883 == broker["port"]
+    egress = found(made, "NetworkPolicy", "tidegate")["spec"]["egress"]
+    assert [53, 53, 8883, 6379] == [port["port"] for rule in egress for port in rule["ports"]]
+
+
+@pytest.mark.parametrize("name", ["base", "overlays/production"])
+def test_the_bridge_starts_with_what_kustomize_makes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings, those in Secrets among them, can be used together."""
+    secrets = {
+        "tidegate-api-keys": {"api-keys": "keys: []\n"},
+        "tidegate-settings": {
+            "TIDEGATE_BROKER_USERNAME": "bridge",
+            "TIDEGATE_BROKER_PASSWORD": "not a real one",
+            "TIDEGATE_REDIS_URL": "redis://redis.example:6379/0",
+        },
+    }
+    for variable, value in variables_in_a_pod(kustomize(KUBERNETES / name), secrets, tmp_path).items():
+        monkeypatch.setenv(variable, value)
+    settings = Settings()
+    assert settings.has_authentication
+    assert (name != "base") == bool(settings.redis_url.get_secret_value())
+
+
+def test_the_overlay_has_the_ingress_of_the_chart() -> None:
+    """What streams need of ingress-nginx is written twice, and is the same."""
+    ingress = {
+        "enabled": True,
+        "className": "nginx",
+        "hosts": ["mqtt.plant.example"],
+        "tls": {"secretName": "tidegate-tls"},
+        "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
+    }
+    [of_the_chart] = of_kind(merged(ingress=ingress), "Ingress")
+    overlay = found(kustomize(KUBERNETES / "overlays" / "production"), "Ingress", "tidegate")
+    assert of_the_chart["spec"] == overlay["spec"]
+    assert of_the_chart["metadata"]["annotations"] == overlay["metadata"]["annotations"]
 
 
 def test_a_slip_in_an_overlay_is_found(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Final
 
 import yaml
 
+from deploy.values_page import default
+from tests.support.command import ROOT
 from tests.support.markdown import blocks
 
 PAGE: Final = "docs/kubernetes.md"
@@ -38,7 +40,17 @@ def test_kubectl_makes_the_secrets_that_the_values_name(tmp_path: Path) -> None:
         assert (0, "") == (done.returncode, done.stderr)
         secret = yaml.safe_load(done.stdout)
         made.setdefault(secret["metadata"]["name"], set()).update(secret["data"])
-    [values] = [yaml.safe_load(block.text) for block in blocks("yaml") if block.page == PAGE]
+    pages = [yaml.safe_load(block.text) for block in blocks("yaml") if block.page == PAGE]
+    [values] = [page for page in pages if "broker" in page]
     assert {values["access"]["apiKeys"]["existingSecret"], *values["existingSecrets"]} == set(made)
     assert {"api-keys"} == made["tidegate-api-keys"]
     assert {"TIDEGATE_BROKER_USERNAME", "TIDEGATE_BROKER_PASSWORD"} == made["tidegate-settings"]
+
+
+def test_the_scaler_asks_for_a_metric_that_there_is() -> None:
+    """What the adapter makes of it has the name that the chart's scaler asks for by default."""
+    pages = [yaml.safe_load(block.text) for block in blocks("yaml") if block.page == PAGE]
+    [rule] = [each for page in pages if "rules" in page for each in page["rules"]["custom"]]
+    name = rule["seriesQuery"].partition("{")[0]
+    assert default("autoscaling.streamsMetric") == name
+    assert f"`{name}`" in (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from app.configuration_page import shown
 from app.problems import ProblemType
 from app.settings import Settings
+from app.settings.page import shown
 from app.settings.sources import PREFIX
 from tests.support.command import ROOT
 

@@ -62,9 +62,60 @@ def settings_of(made: list[dict[str, Any]]) -> dict[str, str]:
         if each["kind"] == "ConfigMap":
             found |= {name: value for name, value in each["data"].items() if name.startswith("TIDEGATE_")}
     for spec in pod_specs(made):
-        found |= {each["name"]: each.get("value", "") for each in spec["containers"][0].get("env", [])}
-    found.pop("POD_NAME", None)
+        found |= {
+            each["name"]: each["value"]
+            for each in spec["containers"][0].get("env", [])
+            if each["name"].startswith("TIDEGATE_")
+        }
     return found
+
+
+def variables_in_a_pod(
+    made: list[dict[str, Any]], secrets: dict[str, dict[str, str]], root: Path
+) -> dict[str, str]:
+    """The TIDEGATE_* variables as a pod has them, with all volumes mounted under a directory of this machine.
+
+    Args:
+        made: the objects, the workload and its ConfigMaps among them.
+        secrets: what stands in Secrets that are made by others, by their names.
+        root: where the pod's file system begins.
+    """
+    contents = {("Secret", name): held for name, held in secrets.items()}
+    contents |= {
+        (each["kind"], each["metadata"]["name"]): each.get("data", each.get("stringData", {}))
+        for each in made
+        if each["kind"] in {"ConfigMap", "Secret"}
+    }
+    [workload] = [each for each in made if each["kind"] in {"Deployment", "StatefulSet"}]
+    spec = workload["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    places: dict[str, Path] = {}
+    for mount in spec["containers"][0].get("volumeMounts", []):
+        place = root / mount["mountPath"].lstrip("/")
+        place.mkdir(parents=True)
+        for source in _sources(volumes[mount["name"]]):
+            for name, text in contents[source].items():
+                (place / name).write_text(text, encoding="utf-8")
+        places[mount["mountPath"]] = place
+    return {
+        name: _moved(value, places).replace("$(POD_NAME)", "tidegate-0")
+        for name, value in settings_of(made).items()
+    }
+
+
+def _sources(volume: dict[str, Any]) -> list[tuple[str, str]]:
+    if "projected" in volume:
+        return [("Secret", each["secret"]["name"]) for each in volume["projected"]["sources"]]
+    if "configMap" in volume:
+        return [("ConfigMap", volume["configMap"]["name"])]
+    return [("Secret", volume["secret"]["secretName"])] if "secret" in volume else []
+
+
+def _moved(value: str, places: dict[str, Path]) -> str:
+    for mount, place in places.items():
+        if f"{value}/".startswith(f"{mount}/"):
+            return f"{place}{value.removeprefix(mount)}"
+    return value
 
 
 def unknown_to_the_bridge(names: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.stream.forms import Form
 from app.api.stream.sending import Sending
 from app.api.stream.wheel import Wheel
-from app.connections import ABORT, UNSENT_BYTES
+from app.connections.http import ABORT, UNSENT_BYTES
 from app.hub.event import ControlEvent, Event
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener

@@ -35,7 +35,7 @@ from app.api.stream.outlet import FAREWELL_SECONDS
 from app.api.stream.sending import Sending
 from app.api.stream.socket_stream import SocketStream
 from app.api.stream.subscriptions import Subscriptions
-from app.connections import ABORT, UNSENT_BYTES
+from app.connections.http import ABORT, UNSENT_BYTES
 from app.hub.event import ControlEvent
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason, Listener

@@ -15,8 +15,9 @@
 {{- end -}}
 {{- end -}}
 
+{{/* No value is in it: a Deployment's selector can never be changed, so nothing that is set later may change it. */}}
 {{- define "tidegate.selector" -}}
-app.kubernetes.io/name: {{ include "tidegate.name" . }}
+app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: bridge
 {{- end -}}
@@ -72,5 +73,13 @@ labels:
 {{- printf "%s-broker-credential" (include "tidegate.fullname" .) -}}
 {{- else -}}
 {{- .Values.credentials.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The family of a Service, where it is not left to the cluster. */}}
+{{- define "tidegate.ipFamily" -}}
+{{- if eq .Values.ipFamily "IPv6" -}}
+ipFamilyPolicy: SingleStack
+ipFamilies: [IPv6]
 {{- end -}}
 {{- end -}}

@@ -2,6 +2,7 @@
 {{- define "tidegate.pod" -}}
 metadata:
   annotations:
+    # What the bridge reads once, at its start. API keys and the broker's credential are watched, and not here.
     checksum/settings: {{ include "tidegate.settings" . | sha256sum }}
     checksum/files: {{ toJson .Values.files | sha256sum }}
     checksum/secret-settings: {{ toJson .Values.secretSettings | sha256sum }}
@@ -70,14 +71,20 @@ spec:
       envFrom:
         - configMapRef:
             name: {{ include "tidegate.fullname" . }}
-      {{- if .Values.broker.stableClientIds }}
+      {{- if or .Values.broker.stableClientIds .Values.environment }}
       env:
+        {{- if .Values.broker.stableClientIds }}
         - name: POD_NAME
           valueFrom:
             fieldRef:
               fieldPath: metadata.name
         - name: TIDEGATE_BROKER_CLIENT_ID
           value: {{ printf "%s$(POD_NAME)" .Values.broker.clientIdPrefix | quote }}
+        {{- end }}
+        {{- range $name, $value := .Values.environment }}
+        - name: {{ $name }}
+          value: {{ include "tidegate.settingValue" $value | quote }}
+        {{- end }}
       {{- end }}
       ports:
         - name: http

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 
 import typer
 
+from app.commands.credentials import Name, open_settings_store, run
+from app.commands.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from app.credentials.store import Activation, Credential, CredentialStore
-from app.credentials_command import Name, open_settings_store, run
 from app.diagnosis.credential import examine_credential
 from app.diagnosis.steps import Report
-from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings, show_step
 from tidegate.connection import ConnectOptions
 from tidegate.errors import MQTTError
 

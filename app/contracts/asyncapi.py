@@ -17,10 +17,10 @@ from app.api.stream.cloud_event_forms import CONTROL_TYPE
 from app.api.stream.forms import EVENT_STREAM, NDJSON
 from app.api.stream.socket import GOING_AWAY, NOT_AUTHENTICATED
 from app.api.stream.told import EXAMPLE_ID
-from app.asyncapi_schemas import REF, schemas
+from app.connections.websocket import POLICY
+from app.contracts.asyncapi_schemas import REF, schemas
 from app.hub.control import CONTROL_FACTS
 from app.settings import Settings
-from app.websocket_connections import POLICY
 
 TOO_BIG: Final = 1009
 """The status of a close because of a message that is too large (RFC 6455 §7.4.1); the server gives it."""

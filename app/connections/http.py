@@ -22,13 +22,13 @@ stopped.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from app.head_bounds import HeadBounds, refusing, written
+from app.connections.head_bounds import HeadBounds, refusing, written
 from app.logs.context import RAW_HEADER, request_id, request_id_of
 from app.problems import ProblemError, ProblemType
 
@@ -48,24 +48,44 @@ STREAMS_FIRST_SECONDS: Final = 1.0
 """A stream that gives its reader up knows why, and says so in the log; so it has its turn before."""
 
 
+class Counting(Protocol):
+    """Counts requests by their answers."""
+
+    def counted(self, app: Any, client: Any) -> Any:
+        """The application for one request, which is counted; a client says whether it ``disconnected``."""
+
+    def count_refused_head(self, status: int) -> None:
+        """Count a head that was answered and never became a request."""
+
+
 class BridgeConfig(Config):
     """uvicorn's configuration, and the bounds of its connections.
 
     Args:
         app: the application.
         bounds: the bounds.
+        counting: counts the requests; None where they are not counted.
         options: uvicorn's own.
     """
 
-    def __init__(self, app: Any, bounds: HeadBounds, **options: Any) -> None:
+    def __init__(
+        self, app: Any, bounds: HeadBounds, *, counting: Counting | None = None, **options: Any
+    ) -> None:
         super().__init__(app, **options)
         self.bounds = bounds
+        self.counting = counting
 
 
 def bounds_of(config: Config) -> HeadBounds:
     """The bounds of a server's connections."""
     assert isinstance(config, BridgeConfig)
     return config.bounds
+
+
+def counting_of(config: Config) -> Counting | None:
+    """What counts a server's requests."""
+    assert isinstance(config, BridgeConfig)
+    return config.counting
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -80,6 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._bounds = bounds_of(config)
+        self._counting = counting_of(config)
         self._smallest_bound = min(self._bounds.max_header_bytes, self._bounds.max_target_bytes)
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
@@ -185,7 +206,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
-        problem = ProblemError(ProblemType.BAD_REQUEST, "what came is not HTTP/1.1, or not well-formed")
+        self._answer_head(
+            ProblemError(ProblemType.BAD_REQUEST, "what came is not HTTP/1.1, or not well-formed")
+        )
+
+    def _answer_head(self, problem: ProblemError) -> None:
+        """Answer where there is no request, and close."""
+        if self._counting is not None:
+            self._counting.count_refused_head(problem.kind.status)
         self.transport.write(written(problem))
         self.transport.close()
 
@@ -218,8 +246,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self._bounds.header_timeout_seconds, self._end_waiting)
         elif not self.transport.is_closing():
             if self._head_is_open:
-                self.transport.write(written(self._bounds.header_timeout()))
-            self.transport.close()
+                self._answer_head(self._bounds.header_timeout())
+            else:
+                self.transport.close()
 
     def _refuse_at_once(self) -> None:
         """More of a head came than may be, and its end is nowhere in sight."""
@@ -227,8 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_answering:
             self.transport.abort()
         elif not self.transport.is_closing():
-            self.transport.write(written(self._bounds.head_too_large(self.url)))
-            self.transport.close()
+            self._answer_head(self._bounds.head_too_large(self.url))
 
     @property
     def _is_answering(self) -> bool:
@@ -246,6 +274,8 @@ class BoundedProtocol(HttpToolsProtocol):
         identity = request_id_of(cycle.scope["headers"])
         cycle.default_headers = [*cycle.default_headers, (RAW_HEADER, identity)]
         request_id.set(identity.decode("ascii"))  # the task that begins here takes it along
+        if self._counting is not None:
+            app = self._counting.counted(app, cycle)
         super()._start_asgi_task(cycle, app)
 
 

@@ -10,8 +10,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame
 
-from app.connections import bounds_of, equip
-from app.head_bounds import written
+from app.connections.head_bounds import written
+from app.connections.http import bounds_of, counting_of, equip
 from app.logs.context import HEADER, RAW_HEADER, request_id, request_id_of
 from app.problems import ProblemError, ProblemType
 
@@ -41,6 +41,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._bounds = bounds_of(config)
+        self._counting = counting_of(config)
         self._message_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -51,6 +52,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             problem = ProblemError(
                 ProblemType.BAD_REQUEST, f"the handshake of the WebSocket: {self.conn.handshake_exc}"
             )
+            self._count_refused_head(problem.kind.status)
             self.transport.write(b"".join(self.conn.data_to_send()) or written(problem))
             self.transport.close()
 
@@ -65,8 +67,12 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         identity = request_id_of([(RAW_HEADER, each.encode("utf-8", "replace")) for each in raw])
         self.default_headers = [*self.default_headers, (RAW_HEADER, identity)]
         request_id.set(identity.decode("ascii"))
+        if self._counting is not None:
+            self.app = self._counting.counted(self.app, self)
         super().handle_connect(event)
-        if not self.handshake_complete:
+        if self.handshake_complete:  # the server refused it by itself
+            self._count_refused_head(self.response.status_code)
+        else:
             equip(self.scope, self.transport)
 
     def handle_text(self, event: Frame) -> None:
@@ -110,6 +116,10 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
                 self._refuse(NOT_UTF_8, "")
                 return
         super().send_receive_event_to_app()
+
+    def _count_refused_head(self, status: int) -> None:
+        if self._counting is not None:
+            self._counting.count_refused_head(status)
 
     def _wait_for_rest(self) -> None:
         self._message_timer = self.loop.call_later(self._bounds.message_timeout_seconds, self._end_waiting)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from app.commands.terminal import FAILED, WRONG_SETTINGS, duration, fail, read_settings
 from app.security.grant_lists import read_grants, read_scopes
-from app.terminal import FAILED, WRONG_SETTINGS, duration, fail, read_settings
 from tidegate.errors import ConfigurationError
 
 commands = typer.Typer(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from cryptography.fernet import Fernet
 
+from app.commands.terminal import FAILED, WRONG_SETTINGS, fail, read_settings
 from app.credentials.intake import Intake, Taken
 from app.credentials.opening import open_folder, open_store
 from app.credentials.rekeying import rekey as rekey_folder
@@ -22,7 +23,6 @@ from app.credentials.store import (
     CredentialUnreadableError,
     check_credential_name,
 )
-from app.terminal import FAILED, WRONG_SETTINGS, fail, read_settings
 from tidegate.bundles import Bundle, Certificate
 from tidegate.errors import ConfigurationError, MQTTError
 

@@ -15,17 +15,21 @@ from app.settings.errors import describe_errors
 
 FAILED: Final = 1
 WRONG_SETTINGS: Final = 2
+LOOPBACK: Final = "127.0.0.1"
 
 _is_duration: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])").fullmatch
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def read_settings(**options: Any) -> Settings:
+def read_settings(*, listens: bool = False, **options: Any) -> Settings:
     """The settings, or the end with words for each fault.
 
     Args:
+        listens: the command serves; one that does not is asked nothing about who may reach ``TIDEGATE_HOST``.
         options: of the command; None where one was left out.
     """
+    if not listens:
+        options["host"] = LOOPBACK
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:

@@ -8,14 +8,19 @@ from __future__ import annotations
 import asyncio
 import http.client
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from app.credentials.in_use import active_in
+from app.credentials.store import CredentialStore, CredentialStoreError
 from app.diagnosis.advice import StepError
+from app.diagnosis.credential import describe
+from app.diagnosis.handshake import Seen
 from app.diagnosis.path import BrokerPath
 from app.diagnosis.steps import STEP_SECONDS, Report, Step, Work
 from tidegate.connection import ConnectOptions
-from tidegate.errors import ConfigurationError, TLSError
+from tidegate.errors import ConfigurationError, MQTTError, TLSError
 from tidegate.tls import TLS, make_context
 from tidegate.url import parse_url
 
@@ -28,6 +33,7 @@ async def examine_broker(
     options: ConnectOptions,
     *,
     schemas_file: Path | None = None,
+    store: CredentialStore | None = None,
     tell: Callable[[Step], None] = _ignore,
 ) -> Report:
     """Check the way to a broker: name, TCP, TLS, CONNECT, and a message there and back.
@@ -35,11 +41,21 @@ async def examine_broker(
     Args:
         options: where and how to connect.
         schemas_file: the schemas of payloads, looked at first where there are some.
+        store: what is in use there goes before what the options have; of no meaning without TLS.
         tell: called with each step when it ends.
     """
     report = Report(tell)
     if schemas_file is not None and not await report.step("schemas", lambda: _read_schemas(schemas_file)):
         return report
+    if store is not None and options.tls is not None:
+
+        async def read_credential() -> Seen | str:
+            nonlocal options
+            options, seen = await _with_what_is_in_use(store, options)
+            return seen
+
+        if not await report.step("credential", read_credential):
+            return report
     path = BrokerPath(options)
     steps: list[tuple[str, Work]] = [
         ("URL", path.read),
@@ -54,6 +70,19 @@ async def examine_broker(
     finally:
         await path.close()
     return report
+
+
+async def _with_what_is_in_use(
+    store: CredentialStore, options: ConnectOptions
+) -> tuple[ConnectOptions, Seen | str]:
+    try:
+        active = await active_in(store)
+        if active is None:
+            return options, "none of the store is in use; the files of the settings are"
+        bundle = (await store.read(active.name, active.revision or None)).bundle
+        return replace(options, tls=bundle.context()), describe(bundle)
+    except (CredentialStoreError, MQTTError) as error:
+        raise StepError(str(error), "docs/credentials.md says what a store holds.") from error
 
 
 async def _read_schemas(file: Path) -> str:

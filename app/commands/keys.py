@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from app.commands.terminal import FAILED, WRONG_SETTINGS, duration, fail, moment, read_settings
 from app.security.grant_lists import read_grants, read_known_scopes
 from app.security.grants import Grant
 from app.security.key_records import (
@@ -23,7 +24,6 @@ from app.security.key_records import (
     rewritten_keys,
     written_time,
 )
-from app.terminal import FAILED, WRONG_SETTINGS, duration, fail, moment, read_settings
 
 commands = typer.Typer(
     help="Make, list, revoke and replace API keys.", no_args_is_help=True, rich_markup_mode=None

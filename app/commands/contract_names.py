@@ -1,6 +1,6 @@
 """Writes down the names that are promised and stand in neither document: settings, problems, metrics.
 
-python -m app.contract_names > names.yaml
+python -m app.commands.contract_names > names.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Makes docs/configuration.md from the settings.
 
-python -m app.configuration_page > docs/configuration.md
+python -m app.settings.page > docs/configuration.md
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEAD: Final = """\
 # Configuration
 
 Everything is set by environment variables, and read once, at the start. This page is made from
-`app/settings/` by `python -m app.configuration_page`; a test holds the two together.
+`app/settings/` by `python -m app.settings.page`; a test holds the two together.
 
 - An option of `tidegate serve` wins over its variable. A variable wins over a file of the same name in the
   directory that `TIDEGATE_SECRETS_DIR` names, which is how mounted secrets are read.
