@@ -102,7 +102,7 @@ def test_the_bridge_starts_with_what_it_is_given(monkeypatch: pytest.MonkeyPatch
     """Its settings can be used together."""
     for name, value in services()["bridge"]["environment"].items():
         monkeypatch.setenv(name, value)
-    assert "mqtt://mosquitto:1883" == Settings().broker_url
+    assert "mqtt://mosquitto:1883" == Settings().broker_url.get_secret_value()
 
 
 def test_prometheus_reads_the_bridge_and_its_alerts() -> None:
