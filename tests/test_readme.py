@@ -77,7 +77,7 @@ def test_the_following_command_shows_what_is_published(urls: tuple[str, str]) ->
         wait_until(lambda: any(line.startswith("data: ") for line in lines))
         following.terminate()
         reader.join(SECONDS)
-    assert any(re.fullmatch(r"id: [0-9a-f]+-\d+-[0-9a-f]+(-r)?\n", line) for line in lines)
+    assert any(re.fullmatch(r"id: [\w.]{22}-[0-9a-f]{8}(-r)?\n", line) for line in lines)
     event = json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
     assert (event["topic"], event["payload"]) == ("sensors/kitchen/temperature", {"celsius": 21.5})
 

@@ -78,6 +78,18 @@ def test_nobody_is_root_and_signals_reach_the_server() -> None:
     assert ["[serve]"] == words["CMD"]
 
 
+def test_a_new_volume_for_credentials_belongs_to_the_user() -> None:
+    """A new volume gets the owner of the directory that it is mounted over, and the chart has one there."""
+    [user] = [words[1] for words in instructions() if words[0] == "USER"]
+    [made] = [
+        words[words.index("install") :] for words in instructions() if "install" in words and "-d" in words
+    ]
+    uid, _, gid = user.partition(":")
+    assert ["install", "-d", "-m", "700", "-o", uid, "-g", gid, "/var/lib/tidegate/credentials"] == made
+    pod_template = ROOT / "deploy" / "helm" / "tidegate" / "templates" / "_pod.tpl"
+    assert f"mountPath: {made[-1]}\n" in pod_template.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["TIDEGATE_PORT", "TIDEGATE_MANAGEMENT_PORT"])
 def test_the_health_check_asks_whether_the_bridge_lives(name: str) -> None:
     """A bridge whose broker is away is healthy: starting it again would not bring the broker back."""
