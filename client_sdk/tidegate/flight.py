@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from tidegate.errors import (
     MQTTError,
@@ -15,16 +14,6 @@ from tidegate.errors import (
 )
 from tidegate.message import Message
 
-CONVICTED_AFTER: Final = 3
-"""Ends of a connection after which a message counts as their cause."""
-
-SUSPECT_AFTER: Final = CONVICTED_AFTER - 1
-
-_NOT_THE_MESSAGE: Final = frozenset(
-    {0x00, 0x88, 0x89, 0x8B, 0x8D, 0x8E, 0x93, 0x96, 0x98, 0x9C, 0x9D, 0x9F, 0xA0}
-)
-"""Reason codes of a DISCONNECT that no single message is to blame for (MQTT 5 §3.14.2.1)."""
-
 
 class Flight:
     """One message and the caller that waits for what becomes of it.
@@ -34,7 +23,7 @@ class Flight:
         future: what the caller waits for.
         deadline: time of the event loop at which the caller is told that it took too long.
         was_sent: whether it was handed to a connection, ever.
-        losses: ends of a connection that it may have caused (``may_blame``).
+        losses: ends of a connection that it may have caused (``tidegate.suspects``).
         on_sent: called when it is handed to a connection, each time; None where nobody asked.
     """
 
@@ -94,8 +83,3 @@ class Flight:
             f"the connection ended {self.losses} times before it was acknowledged, the last time with no "
             "other message in question, so that it is not sent again"
         )
-
-
-def may_blame(error: MQTTError) -> bool:
-    """Whether a message may be why the other side ended the connection."""
-    return error.reason_code not in _NOT_THE_MESSAGE

@@ -7,7 +7,8 @@ Rules:
    message over a live connection that is known to take it does not wait for the socket. What still goes wrong
    with it is logged.
 3. At most ``MAX_UNSENT`` messages are on their way unwaited; further ones wait until theirs is sent.
-4. The loop is woken once for all messages that came meanwhile.
+4. The loop is woken once for all messages that came meanwhile, and a coroutine's loop once for all outcomes
+   (``tidegate.way_back``).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from tidegate.background import OF_THE_PARENT, engine
 from tidegate.errors import NotConnectedError, refusal
 from tidegate.message import Message
+from tidegate.way_back import way_back_to
 
 logger = logging.getLogger("tidegate")
 
@@ -91,9 +92,19 @@ class Lane:
     async def publish_awaited(self, message: Message) -> int:
         """``publish`` for a coroutine on another loop, which goes on meanwhile."""
         self._require_own_process()
-        caller = _AwaitingCaller(message)
-        self._hand(message, caller)
-        return await caller.answer()
+        caller = _AwaitingCaller()
+        caller.way_back.waiting += 1
+        try:
+            self._hand(message, caller)
+            code = await caller.answer
+        except asyncio.CancelledError:
+            engine.loop.call_soon_threadsafe(caller.cancel)
+            raise
+        finally:
+            caller.way_back.waiting -= 1
+        if code >= 0x80:
+            raise refusal("publish", code, topic=message.topic, qos=message.qos)
+        return code
 
     def begin(self, message: Message, caller: Caller) -> None:
         """Publish without waiting here; the caller is told what becomes of it."""
@@ -208,55 +219,47 @@ class _Caller:
 class _AwaitingCaller:
     """A coroutine on a loop of its own that waits for one message."""
 
-    __slots__ = ("_answer", "_loop", "_message", "future")
+    __slots__ = ("_code", "_error", "_loop", "answer", "future", "way_back")
 
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[int] = self._loop.create_future()
+    def __init__(self) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self.way_back = way_back_to(loop)
+        self._code = 0
+        self._error: BaseException | None = None
+        self.answer: asyncio.Future[int] = loop.create_future()
         self.future: asyncio.Future[int] | None = None
 
     @property
     def has_given_up(self) -> bool:
         """Whether the coroutine was cancelled; a message that was not sent then stays unsent."""
-        return self._answer.cancelled()
-
-    async def answer(self) -> int:
-        """Called on the coroutine's loop."""
-        try:
-            code = await self._answer
-        except asyncio.CancelledError:
-            engine.loop.call_soon_threadsafe(self._cancel)
-            raise
-        if code >= 0x80:
-            raise refusal("publish", code, topic=self._message.topic, qos=self._message.qos)
-        return code
+        return self.answer.cancelled()
 
     def settle(self, future: asyncio.Future[int]) -> None:
         """Called on the engine's loop."""
         if future.cancelled():
-            self.fail(NotConnectedError("the client was disconnected meanwhile"))
+            self._error = NotConnectedError("the client was disconnected meanwhile")
         elif (error := future.exception()) is not None:
-            self.fail(error)
+            self._error = error
         else:
-            self._tell(self._set_result, future.result())
+            self._code = future.result()
+        self.way_back.tell(self._loop, self)
 
     def fail(self, error: BaseException) -> None:
         """Called on the engine's loop."""
-        self._tell(self._set_exception, error)
+        self._error = error
+        self.way_back.tell(self._loop, self)
 
-    def _tell(self, call: Callable[[Any], None], outcome: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the coroutine's loop is closed
-            self._loop.call_soon_threadsafe(call, outcome)
+    def finish(self) -> None:
+        """Called on the coroutine's loop."""
+        error, self._error = self._error, None  # else the error and its traceback hold this, and it the error
+        if self.answer.done():
+            return
+        if error is None:
+            self.answer.set_result(self._code)
+        else:
+            self.answer.set_exception(error)
 
-    def _set_result(self, code: int) -> None:
-        if not self._answer.done():
-            self._answer.set_result(code)
-
-    def _set_exception(self, error: BaseException) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(error)
-
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Called on the engine's loop, when the coroutine waits no more."""
         if self.future is not None:
             self.future.cancel()

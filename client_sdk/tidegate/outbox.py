@@ -2,43 +2,30 @@
 
 Rules:
 
-1. Order is kept: a message goes straight out only when nobody waits before it. Suspects (rule 6) lose their
-   place.
+1. Order is kept: a message goes straight out only when nobody waits before it. Suspects
+   (``tidegate.suspects``) lose their place.
 2. At most ``window`` QoS 1 and 2 messages are in flight (MQTT 5 §4.9); a slot is free again when the broker's
    answer is in, not when the caller stopped waiting for it.
 3. What was never sent fails as NotConnectedError or QueueFullError; what was sent and not answered fails as
    OutcomeUnknownError. The two are never mixed.
-4. When a connection ends, a message that nobody waits for any more is not sent again. Of the others, those of
-   QoS 0 that were not handed to the socket go to the front of the waiting room.
-5. QoS 1 and 2 messages in flight are carried to the next connection where the session is kept, and their
-   exchanges go on there if the broker kept it too (MQTT 5 §4.4): nothing is doubled. Else QoS 1 goes to the
-   front of the waiting room, and QoS 2 fails: without its session it cannot be sent again.
-6. A broker may answer a message by closing the connection, which is everybody's. A message that was in flight
-   at two such ends is a suspect: it is sent again with no other suspect in flight, the rest of the traffic
-   going on. If the connection ends a third time it fails, with the broker's reason code or as an unknown
-   outcome, and is not sent again. Ends that we brought about, or that the broker gave another reason for, do
-   not count.
+4. When a connection ends, a message that nobody waits for any more is not sent again; the others go back to
+   ``tidegate.waiting_room``. Those of QoS 0 that were not handed to the socket go to its front.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tidegate.connection import BrokerLimits, Carry, Connection
-from tidegate.errors import (
-    MQTTConnectionError,
-    MQTTError,
-    NotConnectedError,
-    QueueFullError,
-    UnsupportedError,
-    refusal,
-)
-from tidegate.flight import CONVICTED_AFTER, SUSPECT_AFTER, Flight, may_blame
+from tidegate.errors import MQTTError, NotConnectedError, QueueFullError, UnsupportedError, refusal
+from tidegate.flight import Flight
+from tidegate.late_outcomes import LateOutcomes
 from tidegate.limits import check_publish, may_refuse_publish
 from tidegate.message import Message
+from tidegate.suspects import blame
+from tidegate.waiting_room import WaitingRoom
 
 SWEEP_SECONDS: Final = 0.25
 
@@ -65,12 +52,11 @@ class Outbox:
         self._max_waiting = max_waiting
         self._timeout_seconds = publish_timeout_seconds
         self._keeps_session = keeps_session
-        self._waiting: deque[Flight] = deque()
+        self._room = WaitingRoom()
+        self._waiting = self._room.turns
+        self._suspects = self._room.suspects
         self._flights: dict[Flight, None] = {}
-        self._carried: dict[Flight, None] = {}
-        self._suspects: deque[Flight] = deque()  # while ``_is_suspect_out`` the first is in flight
-        self._is_suspect_out = False
-        self._late: dict[Flight, asyncio.Future[int]] = {}
+        self._late = LateOutcomes()
         self._in_flight = 0
         self._window = max_in_flight
         self._connection: Connection | None = None
@@ -85,12 +71,12 @@ class Outbox:
     @property
     def in_flight(self) -> int:
         """QoS 1 and 2 messages sent and not answered yet, those carried to the next connection too."""
-        return self._in_flight + len(self._carried)
+        return self._in_flight + len(self._room.carried)
 
     @property
     def waiting(self) -> int:
         """Messages that wait for a connection or for a free slot."""
-        return len(self._waiting) + len(self._suspects) - self._is_suspect_out
+        return len(self._waiting) + self._suspects.waiting
 
     async def publish(self, message: Message, timeout_seconds: float | None = None) -> int:
         """Send a message, or let it wait for its turn, and return the broker's reason code.
@@ -163,37 +149,23 @@ class Outbox:
                 self.last_acknowledged_at = self._loop.time()
         if not flight.future.done():
             flight.future.set_result(reason_code)
-        elif (outcome := self._late.pop(flight, None)) is not None and not outcome.done():
-            outcome.set_result(reason_code)
+        else:
+            self._late.answered(flight, reason_code)
         if self._suspects and self._suspects[0] is flight:
-            self._let_suspect_go()
+            self._suspects.let_go()
         if self._waiting or self._suspects:
             self._send_waiting()
         elif self._idle is not None and not self._flights:
             self._settle_idle()
 
     def on_resumed(self, limits: BrokerLimits, flights: Sequence[Flight]) -> list[Carry]:
-        """The broker kept the session: which exchanges go on (rule 5), and which wait (rules 2 and 6)."""
+        """The broker kept the session: which exchanges go on, and which wait for their turn."""
         window = min(self._max_in_flight, limits.receive_maximum)
-        answers: list[Carry] = []
-        held: list[Flight] = []
-        for flight in flights:
-            if flight not in self._carried or flight.future.done():
-                self._carried.pop(flight, None)
-                answers.append(Carry.DROP)
-                continue
-            del self._carried[flight]
-            if flight.losses >= SUSPECT_AFTER:
-                self._suspects.append(flight)
-            elif self._in_flight >= window:
-                held.append(flight)
-            else:
+        answers = self._room.resume(flights, window - self._in_flight)
+        for flight, answer in zip(flights, answers, strict=True):
+            if answer is Carry.CONTINUE:
                 self._flights[flight] = None
                 self._in_flight += 1
-                answers.append(Carry.CONTINUE)
-                continue
-            answers.append(Carry.HOLD)
-        self._waiting.extendleft(reversed(held))
         return answers
 
     def connection_made(self, connection: Connection, limits: BrokerLimits) -> None:
@@ -208,13 +180,11 @@ class Outbox:
         self._must_check = may_refuse_publish(limits)
         self._window = min(self._max_in_flight, limits.receive_maximum)
         self._error = None
-        forgotten = list(self._carried)
-        self._carried.clear()
-        self._send_again(forgotten, "the broker did not keep the session in which it was sent")
+        self._room.forget("the broker did not keep the session in which it was sent")
         self._send_waiting()
 
     def connection_lost(self, error: MQTTError, *, hung_up: bool = False) -> None:
-        """Take back what the broker did not answer (rules 4 to 6).
+        """Take back what the broker did not answer.
 
         Args:
             error: why there is no connection.
@@ -222,26 +192,21 @@ class Outbox:
         """
         self._connection = None
         self._error = error
-        flights = [flight for flight in self._flights if not self._is_given_up(flight, error)]
+        flights = []
+        for flight in self._flights:
+            if flight.future.done():
+                self._late.never(flight, error)
+            else:
+                flights.append(flight)
         self._flights.clear()
         self._in_flight = 0
-        if hung_up and may_blame(error):
-            for flight in flights:
-                flight.losses += 1
-        if self._is_suspect_out:
-            self._let_suspect_go()
-        guilty = [flight for flight in flights if flight.losses >= CONVICTED_AFTER]
-        for flight in guilty:
-            flight.fail(flight.convicted(error))
+        if hung_up:
+            blame(flights, error)
+        self._suspects.connection_lost()
         left = [flight for flight in flights if not flight.future.done()]
         if self._keeps_session:
-            # what was held for its turn has an exchange too
-            left += [flight for flight in (*self._suspects, *self._waiting) if flight.was_sent]
-            self._suspects.clear()
-            self._waiting = deque(flight for flight in self._waiting if not flight.was_sent)
-            self._carried.update((flight, None) for flight in left if flight.message.qos)
-            left = [flight for flight in left if not flight.message.qos]
-        self._send_again(left, str(error))
+            left = self._room.carry(left)
+        self._room.come_back(left, str(error))
 
     def pause(self) -> list[asyncio.Future[int]]:
         """Hand nothing more to the present connection; its answers still count.
@@ -268,7 +233,7 @@ class Outbox:
 
     def expire(self) -> None:
         """Let everybody's time be up: what waits fails as never sent, what was sent as an unknown outcome."""
-        for flight in (*self._waiting, *self._suspects, *self._carried, *self._flights):
+        for flight in (*self._room.all(), *self._flights):
             flight.deadline = 0.0
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -278,12 +243,9 @@ class Outbox:
         """Fail whatever is left."""
         self._keeps_session = False
         self.connection_lost(NotConnectedError("the session was closed"))
-        self._send_again(self._carried, "the session was closed")
-        self._carried.clear()
-        self._waiting.extendleft(self._suspects)
-        self._suspects.clear()
-        while self._waiting:
-            self._fail(self._waiting.popleft())
+        self._room.forget("the session was closed")
+        for flight in self._room.take_all():
+            self._fail(flight)
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -341,31 +303,14 @@ class Outbox:
 
     def _send_suspect(self) -> None:
         """Send the next suspect, if none is in flight."""
-        while self._suspects and not self._is_suspect_out and self._connection is not None:
+        while self._suspects and not self._suspects.is_one_out and self._connection is not None:
             flight = self._suspects[0]
             if flight.message.qos and self._in_flight >= self._window:
                 return
             if not flight.future.done() and self._send(flight):
-                self._is_suspect_out = True
+                self._suspects.is_one_out = True
             elif flight.future.done():
                 self._suspects.popleft()
-
-    def _let_suspect_go(self) -> None:
-        """The suspect in flight is none any more: answered, given up, or back here."""
-        self._suspects.popleft()
-        self._is_suspect_out = False
-
-    def _send_again(self, flights: Iterable[Flight], reason: str) -> None:
-        """Let messages that were in flight wait for their turn again; those of QoS 2 fail."""
-        again: list[Flight] = []
-        for flight in flights:
-            if flight.message.qos == 2:
-                flight.fail(flight.outcome_unknown(reason))
-            elif flight.losses >= SUSPECT_AFTER:
-                self._suspects.append(flight)
-            else:
-                again.append(flight)
-        self._waiting.extendleft(reversed(again))
 
     # Giving up.
 
@@ -374,20 +319,13 @@ class Outbox:
         assert self._loop is not None
         self._sweeper = None
         now = self._loop.time()
-        if self._is_suspect_out and self._suspects[0].deadline <= now:
-            self._let_suspect_go()
-        for queue in (self._waiting, self._suspects):
-            for flight in [each for each in queue if each.deadline <= now or each.future.done()]:
-                if flight not in self._flights:
-                    queue.remove(flight)
-                    self._fail(flight)
-        for flight in [each for each in self._carried if each.deadline <= now or each.future.done()]:
-            del self._carried[flight]
+        if self._suspects.is_one_out and self._suspects[0].deadline <= now:
+            self._suspects.let_go()
+        for flight in self._room.take_overdue(now, self._flights):
             self._fail(flight)
         for flight in self._flights:
             if flight.deadline <= now and not flight.future.done():
-                outcome = self._late[flight] = self._loop.create_future()
-                flight.fail(flight.outcome_unknown("the broker did not acknowledge it in time", outcome))
+                self._late.give_up(flight)
         if self._suspects:
             self._send_waiting()
         if not self._is_idle():
@@ -399,18 +337,8 @@ class Outbox:
         else:
             flight.fail(flight.never_sent(self._error, is_connected=self._connection is not None))
 
-    def _is_given_up(self, flight: Flight, error: MQTTError) -> bool:
-        """Whether nobody waits for a message; whoever waits for its late outcome is told that none comes."""
-        if not flight.future.done():
-            return False
-        outcome = self._late.pop(flight, None)
-        if outcome is not None and not outcome.done():
-            outcome.set_exception(MQTTConnectionError(f"the broker never answered: {error}"))
-            outcome.exception()  # asyncio would log an error that nobody asked for
-        return True
-
     def _is_idle(self) -> bool:
-        return not (self._flights or self._waiting or self._carried or self._suspects)
+        return not self._flights and self._room.is_empty
 
     def _settle_idle(self) -> None:
         if self._idle is not None and not self._idle.done():

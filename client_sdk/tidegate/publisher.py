@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import weakref
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -50,6 +50,12 @@ class PublishResult:
     reason: str
 
 
+@functools.lru_cache(maxsize=1024, typed=True)
+def _result_of(topic: str, qos: int, retain: bool, reason_code: int) -> PublishResult:
+    """What became of a message; made once for messages alike, which costs a tenth."""
+    return PublishResult(topic, qos, retain, reason_code, describe(reason_code))
+
+
 class AsyncPublisher(AsyncClient):
     """Publishes messages; connects with the first one, and again whenever the connection is lost."""
 
@@ -81,26 +87,31 @@ class AsyncPublisher(AsyncClient):
             NotConnectedError: there was no connection in time, and nothing was sent.
             OutcomeUnknownError: it was sent, and not acknowledged in time.
         """
-        return await self.publish_message(
-            make_message(self.formatter, topic, payload, qos, retain, properties)
-        )
+        message = self._possible(make_message(self.formatter, topic, payload, qos, retain, properties))
+        return self._result(message, await self._send(message))
 
     async def publish_message(self, message: Message) -> PublishResult:
         """Publish a message whose payload is bytes already; raises what ``publish`` raises."""
-        if message.qos == 2:
-            message = replace(message, qos=self.possible_qos(2))
+        message = self._possible(message)
+        return self._result(message, await self._send(message))
+
+    def _possible(self, message: Message) -> Message:
+        return replace(message, qos=self.possible_qos(2)) if message.qos == 2 else message
+
+    def _send(self, message: Message) -> Awaitable[int]:
         transport = self._open()
         if isinstance(transport, DirectTransport):  # without the coroutines between
-            reason_code = await transport.submit(message)
-            if reason_code >= 0x80:
-                raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
-        elif self._session_transport is not None:
-            reason_code = await transport.publish(message)
-        else:
-            reason_code = await self._told(transport.publish(message))
+            return transport.submit(message)
+        if self._session_transport is not None:
+            return transport.publish(message)
+        return self._told(transport.publish(message))
+
+    def _result(self, message: Message, reason_code: int) -> PublishResult:
+        if reason_code >= 0x80:
+            raise refusal("publish", reason_code, topic=message.topic, qos=message.qos)
         if self._hooks is not None and self._hooks.tells_publish:
             self._hooks.published()
-        return PublishResult(message.topic, message.qos, message.retain, reason_code, describe(reason_code))
+        return _result_of(message.topic, message.qos, message.retain, reason_code)
 
     def submit(self, message: Message) -> asyncio.Future[int]:
         """Begin to publish, on this client's loop, for a caller elsewhere.
@@ -309,7 +320,7 @@ class Publisher(Hooked):
         if message.qos == 2:
             message = replace(message, qos=self._asynchronous.possible_qos(2))
         reason_code = self._lane.publish(message)
-        return PublishResult(message.topic, message.qos, message.retain, reason_code, describe(reason_code))
+        return _result_of(message.topic, message.qos, message.retain, reason_code)
 
     def __enter__(self) -> Self:
         try:
@@ -330,6 +341,6 @@ def _told(outcomes: list[Outcome]) -> list[PublishResult | MQTTError]:
     return [
         each
         if isinstance(each, MQTTError)
-        else PublishResult(each[0].topic, each[0].qos, each[0].retain, each[1], describe(each[1]))
+        else _result_of(each[0].topic, each[0].qos, each[0].retain, each[1])
         for each in outcomes
     ]

@@ -7,8 +7,7 @@
     await session.subscribe([Subscription("a/#", qos=1)])      returns a reason code a filter
     await session.close()                                      flushes, disconnects, ends
 
-One task (``_run``) owns the connection: it connects, subscribes again to what was accepted before, proves the
-connection with a round trip when nothing else did, and starts over when it is lost. Nobody else connects.
+Here is what a session is asked for; ``tidegate.kept_connection`` connects, and connects again.
 ``tidegate.swapping_session`` has a session whose connection can be exchanged, and uses what is here for that.
 """
 
@@ -16,8 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -28,24 +25,18 @@ from tidegate.connection import (
     ConnectOptions,
     Subscription,
 )
-from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError, NotConnectedError
+from tidegate.errors import MQTTConnectionError, MQTTError, MQTTTimeoutError
 from tidegate.handover import close_quickly
-from tidegate.held_filters import HeldFilters, subscribe, unsubscribe
+from tidegate.held_filters import subscribe, unsubscribe
+from tidegate.kept_connection import KeptConnection
 from tidegate.limits import check_filter
-from tidegate.line import Line
 from tidegate.message import Message
 from tidegate.outbox import Outbox
-from tidegate.reason_codes import describe
 from tidegate.session_opening import SessionOpening
 from tidegate.session_state import SessionState, StateChange
 from tidegate.turnstile import Turnstile
 
 __all__ = ["Session", "SessionState", "StateChange"]
-
-logger = logging.getLogger("tidegate")
-
-STEADY_SECONDS: Final = 5.0
-"""A connection that lasted this long resets the backoff."""
 
 CLOSE_SECONDS: Final = 5.0
 
@@ -54,7 +45,7 @@ def _ignore(_: object) -> None:
     return None
 
 
-class Session:
+class Session(KeptConnection):
     """A session that reconnects for ever, with jittered backoff.
 
     Args:
@@ -85,30 +76,23 @@ class Session:
         reconnect_min_seconds: float = 0.2,
         reconnect_max_seconds: float = 30.0,
     ) -> None:
-        self._opening = SessionOpening(options, connect)
-        self._options = self._opening.options
-        self._deliver = on_message
-        self._tell_state = on_state
-        self._reconnect_min_seconds = reconnect_min_seconds
-        self._reconnect_max_seconds = reconnect_max_seconds
-        self._timeout_seconds = publish_timeout_seconds
-        self._outbox = Outbox(
+        opening = SessionOpening(options, connect)
+        outbox = Outbox(
             max_in_flight=max_in_flight,
             max_waiting=max_waiting,
             publish_timeout_seconds=publish_timeout_seconds,
-            keeps_session=self._opening.keeps_session,
+            keeps_session=opening.keeps_session,
         )
-        self._filters = HeldFilters()
-        self._state = SessionState.IDLE
-        self._error: MQTTError | None = None
-        self._connection: Connection | None = None
-        self._limits = BrokerLimits()
-        self._line: Line | None = None
-        self._replaced: asyncio.Future[None] | None = None
+        super().__init__(
+            opening,
+            outbox,
+            on_message=on_message,
+            on_state=on_state,
+            timeout_seconds=publish_timeout_seconds,
+            reconnect_min_seconds=reconnect_min_seconds,
+            reconnect_max_seconds=reconnect_max_seconds,
+        )
         self._changes = Turnstile()
-        self._change = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._last_answer_at = 0.0
 
     @property
     def state(self) -> SessionState:
@@ -131,11 +115,6 @@ class Session:
         return self._error
 
     @property
-    def address(self) -> str:
-        """Host and port of the broker."""
-        return f"{self._options.host}:{self._options.port}"
-
-    @property
     def in_flight(self) -> int:
         """QoS 1 and 2 messages sent and not answered."""
         return self._outbox.in_flight
@@ -146,22 +125,17 @@ class Session:
         return self._outbox.waiting
 
     @property
-    def probe_interval_seconds(self) -> float:
-        """How long the broker may be silent before a round trip is made to prove the connection."""
-        return max(self._options.keepalive_seconds / 3, 0.5)
-
-    @property
     def last_round_trip_seconds_ago(self) -> float | None:
         """The age of the last proven round trip to the broker; None without a connection."""
         if self._connection is None:
             return None
-        return asyncio.get_running_loop().time() - self._answered_at
+        return asyncio.get_running_loop().time() - self._keep_alive.answered_at
 
     async def start(self) -> None:
         """Begin to connect in the background; returns at once, also where the broker is away."""
         if self._task is None:
             self._set(StateChange(SessionState.CONNECTING))
-            self._task = asyncio.create_task(self._run(), name=f"tidegate session {self.address}")
+            self._begin_running()
 
     async def connected(self, timeout_seconds: float | None = None) -> BrokerLimits:
         """Wait until there is a connection.
@@ -250,7 +224,7 @@ class Session:
             return [0] * len(filters)
         except TimeoutError:
             raise MQTTTimeoutError(f"the broker did not answer UNSUBSCRIBE within {timeout:g} s") from None
-        self._answered()
+        self._keep_alive.answered()
         return codes
 
     async def ping(self, *, timeout_seconds: float | None = None) -> None:
@@ -261,13 +235,6 @@ class Session:
             return []
 
         await self._insist(ping, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
-
-    async def _stop_running(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     def expire(self) -> None:
         """Wait no longer for what is to be published, before ``close``; ``Outbox.expire``."""
@@ -289,186 +256,3 @@ class Session:
         if connection is not None:
             await close_quickly(connection, CLOSE_SECONDS, ends_session=self._options.clean_start)
         self._set(StateChange(SessionState.CLOSED))
-
-    # What the connection tells.
-
-    def on_message(self, message: Message) -> None:
-        """A message arrived; a fault of the receiver must not end the connection."""
-        if self._state is SessionState.CLOSED:
-            return
-        try:
-            self._deliver(message)
-        except Exception:
-            logger.exception("the receiver of messages failed on one from %r", message.topic)
-
-    def _new_line(self) -> Line:
-        return Line(self.on_message, self._outbox.on_published, self._outbox.on_resumed)
-
-    # The one task.
-
-    async def _run(self, opened: tuple[Line, Connection] | None = None) -> None:
-        """Keep a connection up, beginning with one that is open already, where there is one."""
-        loop = asyncio.get_running_loop()
-        failures = 0
-        while True:
-            try:
-                self._line, connection = opened or await self._open()
-            except MQTTError as error:
-                # An attempt that got as far as CONNACK may have resumed what was in flight.
-                self._outbox.connection_lost(error, hung_up=True)
-                self._disconnected(error)
-            else:
-                opened = None
-                began_at = loop.time()
-                reason = await self._serve_safely(connection)
-                if loop.time() - began_at >= STEADY_SECONDS:
-                    failures = 0
-                self._connection = None
-                lost = self._line.lost
-                hung_up = lost.done()
-                self._outbox.connection_lost(lost.result() if hung_up else reason, hung_up=hung_up)
-                self._disconnected(reason)
-            ceiling = min(self._reconnect_max_seconds, self._reconnect_min_seconds * 2.0 ** min(failures, 16))
-            failures += 1
-            await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter, not a secret
-
-    async def _open(self) -> tuple[Line, Connection]:
-        line = self._new_line()
-        return line, await self._opening.open(line)
-
-    async def _serve_safely(self, connection: Connection) -> MQTTConnectionError:
-        """Whatever goes wrong, the connection is closed and another one is made."""
-        try:
-            return await self._serve(connection)
-        except asyncio.CancelledError:
-            if self._connection is None:  # else whoever cancels has it
-                await close_quickly(connection)
-            raise
-        except Exception as error:
-            logger.exception("the session with %s failed", self.address)
-            await close_quickly(self._connection or connection)
-            return MQTTConnectionError(f"the session failed: {error!r}")
-
-    async def _serve(self, connection: Connection) -> MQTTConnectionError:
-        """Use a connection until it is lost, and say why it was."""
-        self._answered()
-        self._limits = limits = self._opening.limits_of(connection)
-        try:
-            refused = await self._filters.restore(
-                connection,
-                limits,
-                is_kept=limits.session_present and self._opening.keeps_session,
-                timeout_seconds=self._timeout_seconds,
-            )
-        except (TimeoutError, MQTTConnectionError) as error:
-            await close_quickly(connection)
-            return MQTTConnectionError(
-                f"subscribing again failed: {str(error) or 'the broker did not answer'}"
-            )
-        for topic_filter, code in refused:
-            logger.error("%s no longer grants %s: %s", self.address, topic_filter, describe(code))
-        self._connection = connection
-        self._error = None
-        version = {5: "MQTT 5", 4: "MQTT 3.1.1"}[limits.protocol_version]
-        logger.info("connected to %s with %s as %s", self.address, version, limits.client_id)
-        self._set(
-            StateChange(
-                SessionState.CONNECTED, session_present=limits.session_present, refused=tuple(refused)
-            )
-        )
-        self._outbox.connection_made(connection, limits)
-        while True:
-            reason = await self._watch()
-            if reason is not None:
-                return reason
-
-    async def _watch(self) -> MQTTConnectionError | None:
-        """Prove the connection with a round trip whenever nothing else has; None when it was exchanged."""
-        connection, line = self._connection, self._line
-        assert connection is not None
-        assert line is not None
-        loop = asyncio.get_running_loop()
-        interval = self.probe_interval_seconds
-        self._replaced = replaced = loop.create_future()
-        lost = line.lost
-        while True:
-            await asyncio.wait([lost, replaced], timeout=interval, return_when=asyncio.FIRST_COMPLETED)
-            if replaced.done():
-                return None
-            if lost.done():
-                return lost.result()
-            if loop.time() - self._answered_at < interval:
-                continue
-            try:
-                async with asyncio.timeout(2 * interval):
-                    await connection.ping()
-                self._answered()
-            except TimeoutError:
-                if replaced.done():
-                    return None
-                await close_quickly(connection)
-                return MQTTConnectionError(f"{self.address} did not answer for {3 * interval:g} s")
-            except MQTTConnectionError as error:
-                if replaced.done():
-                    return None
-                return lost.result() if lost.done() else error
-
-    # Small parts.
-
-    @property
-    def _answered_at(self) -> float:
-        return max(self._last_answer_at, self._outbox.last_acknowledged_at)
-
-    def _answered(self) -> None:
-        self._last_answer_at = asyncio.get_running_loop().time()
-
-    def _disconnected(self, error: MQTTError) -> None:
-        self._error = error
-        if self._state is not SessionState.DISCONNECTED:
-            logger.warning("not connected to %s: %s; trying again until it answers", self.address, error)
-            self._set(StateChange(SessionState.DISCONNECTED, error))
-
-    def _set(self, change: StateChange) -> None:
-        self._state = change.state
-        self._change.set()
-        self._change = asyncio.Event()
-        try:
-            self._tell_state(change)
-        except Exception:
-            logger.exception("the receiver of state changes failed on %s", change.state)
-
-    async def _live(self, timeout_seconds: float | None) -> Connection:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                while self._connection is None:
-                    if self._state is SessionState.CLOSED:
-                        raise NotConnectedError("the session is closed")
-                    await self._change.wait()
-                return self._connection
-        except TimeoutError:
-            if self._error is not None:
-                raise self._error from None
-            raise NotConnectedError(f"no connection to {self.address} yet") from None
-
-    async def _insist(
-        self, call: Callable[[Connection], Coroutine[Any, Any, list[int]]], timeout_seconds: float
-    ) -> list[int]:
-        """Make a call that may be repeated, over as many connections as the time allows."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_seconds
-        while True:
-            try:
-                connection = await self._live(deadline - loop.time())
-            except MQTTError as error:
-                raise NotConnectedError(f"there is no connection to the broker: {error}") from None
-            try:
-                async with asyncio.timeout_at(deadline):
-                    answer = await call(connection)
-            except TimeoutError:
-                raise MQTTTimeoutError(f"the broker did not answer within {timeout_seconds:g} s") from None
-            except MQTTConnectionError:
-                if self._connection is connection:
-                    await asyncio.sleep(0)
-                continue
-            self._answered()
-            return answer

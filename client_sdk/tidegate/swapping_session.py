@@ -100,9 +100,8 @@ class SwappingSession(Session):
             handover.commit()
             self._opening, self._options = opening, opening.options
             self._connection, self._line, self._limits = connection, line, limits
-            self._answered()
-            if self._replaced is not None and not self._replaced.done():
-                self._replaced.set_result(None)
+            self._keep_alive.answered()
+            self._keep_alive.exchanged()
             logger.info("went over to another connection to %s, as %s", self.address, limits.client_id)
         self._leaving = asyncio.create_task(self._leave(handover, connection, limits))
         await asyncio.shield(self._leaving)
@@ -164,9 +163,7 @@ class SwappingSession(Session):
                     if opened is not None:
                         await close_quickly(opened[1])
                 else:
-                    self._task = asyncio.create_task(
-                        self._run(opened), name=f"tidegate session {self.address}"
-                    )
+                    self._begin_running(opened)
             await self.connected(self._timeout_seconds)
 
     async def _part(self, error: MQTTConnectionError) -> None:
