@@ -12,7 +12,10 @@ from app.api.input.request_options import RequestQuery
 from app.api.input.stream_options import SubscribeRequest
 from app.api.models import BatchAnswer, PublishAnswer, PublishRequest, RetainedMessage
 from app.api.tickets import TicketAnswer, TicketRequest
+from app.main import create_app
 from app.problems import Problem, ProblemType
+from app.server import make_server
+from app.settings import Settings
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.mosquitto import Mosquitto
 
@@ -283,3 +286,13 @@ def test_the_docs_load_nothing_from_another_host(bridge: Bridge) -> None:
 def test_there_is_no_second_page_of_docs(bridge: Bridge) -> None:
     """One page is enough: ReDoc is not served."""
     assert bridge.client.get("/redoc").status_code == 404
+
+
+def test_no_request_has_to_wait_until_the_document_is_made() -> None:
+    """The server has it before it listens: a first path that is not known stops no stream."""
+    app = create_app(Settings())
+    assert app.openapi_schema is None
+
+    make_server(app, Settings())
+
+    assert app.openapi_schema is not None
