@@ -13,6 +13,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.settings.errors import describe_errors
 from tests.support.command import run_command
+from tests.support.ports import ReservedPort
 from tests.support.tokens import RSA_KEY, SECRET, pem
 from tidegate.errors import ConfigurationError
 
@@ -115,7 +116,8 @@ def test_a_key_may_come_from_a_file(tmp_path: Path, end: str) -> None:
 @pytest.mark.parametrize("command", ["serve", "dev"])
 def test_a_key_that_cannot_be_used_ends_the_command(command: str) -> None:
     """Status 2 and one line, without the key."""
-    answer = run_command(command, settings={"TIDEGATE_JWT_KEY": "too-short"})
+    with ReservedPort() as port:
+        answer = run_command(command, "--port", str(port.number), settings={"TIDEGATE_JWT_KEY": "too-short"})
     assert (2, "") == (answer.returncode, answer.stdout)
     assert answer.stderr.startswith("tidegate: TIDEGATE_JWT_KEY has 9 bytes")
     assert 1 == answer.stderr.count("\n")

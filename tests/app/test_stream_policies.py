@@ -31,12 +31,29 @@ def bridge(mosquitto: Mosquitto) -> Iterator[Bridge]:
         yield running
 
 
-def publish(bridge: Bridge, topics: list[str], count: int = COUNT, *, padding: str = PADDING) -> None:
-    """Publish messages that are numbered from 0, to one topic after the other; the broker took all."""
+def publish(
+    bridge: Bridge,
+    topics: list[str],
+    count: int = COUNT,
+    *,
+    padding: str = PADDING,
+    reader: RawStream | None = None,
+) -> None:
+    """Publish messages that are numbered from 0, to one topic after the other; the broker took all.
+
+    A reader that is meant to keep up is never left behind by as much as makes it slow.
+    """
     with httpx.Client(base_url=bridge.url, trust_env=False, timeout=30) as client:
         for number, topic in zip(range(count), itertools.cycle(topics)):
             body = f'{{"number":{number},"padding":"{padding}"}}'
             assert client.post(f"/v1/topics/{topic}?qos=1", content=body).is_success
+            if reader is not None:
+                keep_up(reader, number)
+
+
+def keep_up(reader: RawStream, number: int) -> None:
+    """Wait until a stream is near a message."""
+    wait_until(lambda: number - len(reader.messages) < MAX_MESSAGES // 2)
 
 
 def numbers(stream: RawStream) -> list[int]:
@@ -52,12 +69,12 @@ def stuck(bridge: Bridge, *filters: str, policy: str) -> RawStream:
 
 
 @contextmanager
-def witness(bridge: Bridge, *filters: str, count: int = COUNT) -> Iterator[None]:
+def witness(bridge: Bridge, *filters: str, count: int = COUNT) -> Iterator[RawStream]:
     """Another stream on the same topics, that reads at once; at the end it has seen all, in order."""
     with RawStream(bridge.port, *filters, retained="false") as stream:
         reader = threading.Thread(target=lambda: stream.read_until(lambda: len(stream.messages) >= count))
         reader.start()
-        yield
+        yield stream
         reader.join()
         assert numbers(stream) == list(range(count))
         assert [each.name for each in stream.events if each.name != "message"] == []
@@ -67,8 +84,8 @@ def test_latest_gives_the_newest_of_each_topic(bridge: Bridge) -> None:
     """In order, with a count of what was replaced; another stream on the same topics gets everything."""
     topics = [f"latest/{number}" for number in range(4)]
     with stuck(bridge, "latest/#", policy="latest") as stream:
-        with witness(bridge, "latest/#"):
-            publish(bridge, topics)
+        with witness(bridge, "latest/#") as reader:
+            publish(bridge, topics, reader=reader)
         stream.read_until(lambda: {COUNT - 1 - n for n in range(4)} <= set(numbers(stream)))
         found = numbers(stream)
         assert found == sorted(set(found))
@@ -83,8 +100,8 @@ def test_latest_gives_the_newest_of_each_topic(bridge: Bridge) -> None:
 def test_drop_tells_how_many_are_missing(bridge: Bridge) -> None:
     """Exactly, and where: each ``lag`` stands in the hole that it tells of."""
     with stuck(bridge, "drop", policy="drop") as stream:
-        with witness(bridge, "drop"):
-            publish(bridge, ["drop"])
+        with witness(bridge, "drop") as reader:
+            publish(bridge, ["drop"], reader=reader)
         stream.read_until(lambda: COUNT - 1 in numbers(stream))
         assert sum(each["dropped"] for each in stream.named("lag")) == COUNT - len(stream.messages) > 0
         last, missing = -1, 0
@@ -100,8 +117,8 @@ def test_drop_tells_how_many_are_missing(bridge: Bridge) -> None:
 def test_resume_ends_the_stream_and_it_goes_on_where_it_ended(bridge: Bridge) -> None:
     """The reader is told that it was too slow, and gets every message once over its two streams."""
     with stuck(bridge, "resume", policy="resume") as stream:
-        with witness(bridge, "resume"):
-            publish(bridge, ["resume"])
+        with witness(bridge, "resume") as reader:
+            publish(bridge, ["resume"], reader=reader)
         stream.read_to_end()
         assert stream.has_ended
         assert stream.events[-1].name == "close"
@@ -163,8 +180,8 @@ def test_an_interval_gives_a_topic_once_and_its_newest_message(mosquitto: Mosqui
 def test_an_interval_lets_messages_through_when_it_is_over(bridge: Bridge) -> None:
     """Fewer than were published, in order, and the last of them in the end."""
     with RawStream(bridge.port, "paced", interval=0.2, retained="false") as stream:
-        with witness(bridge, "paced", count=200):
-            publish(bridge, ["paced"], 200)
+        with witness(bridge, "paced", count=200) as reader:
+            publish(bridge, ["paced"], 200, reader=reader)
         stream.read_until(lambda: 199 in numbers(stream))
         found = numbers(stream)
         assert found == sorted(set(found))
