@@ -50,10 +50,20 @@ class PublishResult:
     reason: str
 
 
-@functools.lru_cache(maxsize=1024, typed=True)
+_last: PublishResult = PublishResult("", 0, False, 0, describe(0))
+
+
 def _result_of(topic: str, qos: int, retain: bool, reason_code: int) -> PublishResult:
-    """What became of a message; made once for messages alike, which costs a tenth."""
-    return PublishResult(topic, qos, retain, reason_code, describe(reason_code))
+    """What became of a message; the result before it where it is the same, since looking is cheaper.
+
+    No more are kept: to find one among those of many topics costs twice what it takes to make one.
+    """
+    global _last  # noqa: PLW0603 - any thread may put its own there
+    last = _last
+    if last.topic == topic and last.qos is qos and last.retain is retain and last.reason_code == reason_code:
+        return last
+    _last = made = PublishResult(topic, qos, retain, reason_code, describe(reason_code))
+    return made
 
 
 class AsyncPublisher(AsyncClient):

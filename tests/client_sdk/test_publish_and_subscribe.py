@@ -32,6 +32,7 @@ from tidegate import (
     subscribe,
 )
 from tidegate.background import engine, handlers
+from tidegate.memory import MemoryBroker
 
 SECONDS = 20.0
 
@@ -48,6 +49,30 @@ def test_the_blocking_classes_publish_and_receive(way: Way) -> None:
             assert result.reason_code in (0x00, 0x10)
         wait_until(lambda: len(got) == len(values))
     assert got == [(f"sdk/blocking/{number}", value) for number, value in enumerate(values)]
+
+
+async def test_each_result_tells_of_its_own_message() -> None:
+    """Also where the message before it differs in one thing alone, or in nothing."""
+    broker = MemoryBroker()
+    sent: list[tuple[str, int, bool]] = [
+        ("sdk/result/a", 1, False),
+        ("sdk/result/a", 1, False),
+        ("sdk/result/b", 1, False),
+        ("sdk/result/b", 0, False),
+        ("sdk/result/b", 0, True),
+    ]
+    async with (
+        AsyncPublisher(connect=broker.connect) as publisher,
+        AsyncSubscriber(connect=broker.connect) as subscriber,
+    ):
+        await subscriber.subscribe(["sdk/result/a", "sdk/result/b"], lambda _topic, _payload: None)
+        results = [await publisher.publish(topic, 1, qos, retain) for topic, qos, retain in sent]
+        assert [(each.topic, each.qos, each.retain) for each in results] == sent
+        unheard = await publisher.publish("sdk/result/c", 1)
+        await subscriber.subscribe("sdk/result/c", lambda _topic, _payload: None)
+        heard = await publisher.publish("sdk/result/c", 1)
+    assert (unheard.reason_code, unheard.reason) == (0x10, "No matching subscribers")
+    assert (heard.reason_code, heard.reason) == (0x00, "Success")
 
 
 async def test_the_asynchronous_classes_publish_and_receive(way: Way) -> None:
