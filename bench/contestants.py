@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from bench.isolation import is_loopback_only
 
 START_SECONDS = 20.0
@@ -140,7 +142,17 @@ def bridge(broker_port: int, settings: Mapping[str, str] | None = None) -> Itera
         "TIDEGATE_LOG_LEVEL": "warning",
     }
     with process([sys.executable, "-m", "app", "serve"], port, environment) as pid:
+        _wait_until_ready(port)
         yield pid, port
+
+
+def _wait_until_ready(port: int) -> None:
+    """The bridge serves before it has its connection to the broker, and answers 503 until then."""
+    deadline = time.monotonic() + START_SECONDS
+    while not httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).is_success:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the bridge does not get ready")
+        time.sleep(0.05)
 
 
 def load(pid: int, url: str, *, body: bytes, connections: int, seconds: int, token: str = "") -> Load:
