@@ -262,7 +262,7 @@ def test_records_of_the_log_have_the_id(configure: Configure, capsys: Captured, 
 def test_a_record_about_a_connection_has_no_id_of_another_request(
     earlier: str, configure: Configure, capsys: Captured, mosquitto: Mosquitto
 ) -> None:
-    """What is no HTTP belongs to no request, whatever was served before it, over this connection or another."""
+    """What is no HTTP belongs to no request, whatever was served before it, and where."""
     one = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: mine\r\n\r\n"
     with running_bridge(mosquitto.url) as bridge:
         configure("info", "json")
