@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -185,7 +187,7 @@ def _management(app: FastAPI, settings: Settings) -> contextlib.AbstractAsyncCon
     """
     if app.state.management is None or settings.management_port is None:
         return None
-    listening = listen(settings.management_host, settings.management_port)
+    listening = listen(settings.management_host, settings.management_port, setting="TIDEGATE_MANAGEMENT_PORT")
     config = BridgeConfig(
         app.state.management,
         HeadBounds.of(settings),  # and nobody counts: probes and scrapes are no load
@@ -213,8 +215,13 @@ async def _served(server: uvicorn.Server, listening: socket.socket) -> AsyncIter
         listening.close()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, setting: str = "--port (TIDEGATE_PORT)") -> socket.socket:
     """Take an address and a port.
+
+    Args:
+        host: the address, or a name for it.
+        port: the port; 0 for any that is free.
+        setting: what names the port, for whoever has to name another.
 
     Raises:
         OSError: the name is unknown, or the address or port cannot be had; the text names both.
@@ -225,6 +232,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:  # the library's words name the address once more
+            reason = f"{os.strerror(error.errno)}; name another with {setting}"
         raise OSError(error.errno, f"nothing can listen at {host}, port {port}: {reason}") from None
     if sys.platform == "linux":
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # inherited

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from app.commands.terminal import FAILED, WRONG_SETTINGS, duration, fail, moment, read_settings
-from app.security.grant_lists import read_grants, read_known_scopes
+from app.security.grant_lists import read_known_scopes
 from app.security.grants import Grant
 from app.security.key_records import (
     KeyRecord,
@@ -62,14 +62,16 @@ def create(
             raise ValueError(f"there is a key of the name {name!r}; 'tidegate key rotate {name}' replaces it")
         text, record = _made(
             name,
-            tuple(Grant(each.topic_filter, max_qos, retain) for each in read_grants(publish or [])),
-            tuple(Grant(each.topic_filter, max_qos) for each in read_grants(subscribe or [])),
+            _grants("--publish", publish, max_qos, may_retain=retain),
+            _grants("--subscribe", subscribe, max_qos),
             read_known_scopes(scope or []),
             None if expires is None else moment(expires),
             comment,
         )
         records.append(record)
     _show(text, record, path)
+    if not (publish or subscribe or scope):
+        typer.echo("It allows nothing: give a new one --publish, --subscribe or --scope.", err=True)
 
 
 @commands.command("list", epilog="Example: tidegate key list")
@@ -139,6 +141,16 @@ def rotate(
         records[records.index(old)] = old.model_copy(update=end)
         records.append(record)
     _show(text, record, path)
+
+
+def _grants(
+    option: str, filters: list[str] | None, max_qos: int, *, may_retain: bool = True
+) -> tuple[Grant, ...]:
+    """The grants that an option names; raises ValueError where one is none."""
+    try:
+        return tuple(Grant(each, max_qos, may_retain) for each in filters or ())
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
 
 
 def _made(

@@ -9,7 +9,8 @@ Rules:
    nothing else.
 3. The package that speaks WebSocket has bounds of its own for heads. What exceeds them never gets there.
 4. The id of a request is a header that the server adds itself, so that it is on every answer, whoever makes
-   it, and costs nothing where a stream is written.
+   it, and costs nothing where a stream is written. The task of the request has it in its context, and
+   nobody else: the server's callbacks run in one context, whichever connection they are for.
 5. Who has an answer wait, and takes nothing of it for the time that streams give a reader, loses the
    connection: what waits is memory of the bridge's.
 
@@ -273,10 +274,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """The application's turn for a request, whose headers are there."""
         identity = request_id_of(cycle.scope["headers"])
         cycle.default_headers = [*cycle.default_headers, (RAW_HEADER, identity)]
-        request_id.set(identity.decode("ascii"))  # the task that begins here takes it along
         if self._counting is not None:
             app = self._counting.counted(app, cycle)
-        super()._start_asgi_task(cycle, app)
+        token = request_id.set(identity.decode("ascii"))
+        try:
+            super()._start_asgi_task(cycle, app)  # the task that begins here takes the id along
+        finally:
+            request_id.reset(token)  # the context is one for all connections
 
 
 def equip(scope: Any, transport: asyncio.Transport) -> None:

@@ -66,10 +66,13 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         raw = event.headers.get_all(HEADER)
         identity = request_id_of([(RAW_HEADER, each.encode("utf-8", "replace")) for each in raw])
         self.default_headers = [*self.default_headers, (RAW_HEADER, identity)]
-        request_id.set(identity.decode("ascii"))
         if self._counting is not None:
             self.app = self._counting.counted(self.app, self)
-        super().handle_connect(event)
+        token = request_id.set(identity.decode("ascii"))
+        try:
+            super().handle_connect(event)  # the task that begins here takes the id along
+        finally:
+            request_id.reset(token)
         if self.handshake_complete:  # the server refused it by itself
             self._count_refused_head(self.response.status_code)
         else:

@@ -32,6 +32,7 @@ from app.credentials.store import (
     CredentialStore,
     CredentialStoreError,
 )
+from app.logs.context import outside_of_requests
 from tidegate.bundles import Bundle
 from tidegate.connection import ConnectOptions
 from tidegate.errors import ConfigurationError, MQTTError, TLSError
@@ -223,7 +224,7 @@ class CredentialInUse:
         """Swap the connection; what is in use already is swapped too, which proves that it works."""
         options = self._with(credential.bundle)
         try:
-            await self._link.swap(options)
+            await outside_of_requests(self._link.swap(options))
         except TLSError as error:
             words = "" if self._explain is None else await self._explain(credential.bundle, options)
             raise TLSError(words or str(error)) from error

@@ -37,6 +37,9 @@ class BrokerFacts(_Facts):
     ] = None
 
 
+GapReason = Literal["not_kept", "unknown_id", "broker_connection"]
+
+
 @dataclass(frozen=True, slots=True)
 class GapFacts(_Facts):
     """Messages may be missing here."""
@@ -44,7 +47,7 @@ class GapFacts(_Facts):
     name: ClassVar = "gap"
 
     reason: Annotated[
-        Literal["not_kept", "unknown_id", "broker_connection"],
+        GapReason,
         Field(
             description="`not_kept`: the journal does not reach back so far, or a filter was not followed "
             "then. `unknown_id`: the id is of another run of the bridge, or none. `broker_connection`: the "

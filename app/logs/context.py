@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
-from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import Any, Final
+from collections.abc import Coroutine, Mapping
+from contextvars import Context, ContextVar
+from typing import Any, Final, TypeVar
+
+Result = TypeVar("Result")
 
 HEADER: Final = "X-Request-Id"
 RAW_HEADER: Final = HEADER.lower().encode()
@@ -41,6 +44,11 @@ def request_id_of(headers: list[tuple[bytes, bytes]]) -> bytes:
         if name == RAW_HEADER and _is_visible(value):
             return value
     return b"%032x" % _random_bits(128)  # no secret
+
+
+async def outside_of_requests(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do something in no request's name: what it starts may go on when the request that asked is over."""
+    return await asyncio.create_task(work, context=Context())
 
 
 def route_of(scope: Mapping[str, Any]) -> str:

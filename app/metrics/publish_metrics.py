@@ -65,13 +65,13 @@ def schema_metrics(schemas: Schemas) -> Iterator[Metric]:
 
 
 def problem_metrics(problems: Counter[ProblemType]) -> Iterator[Metric]:
-    """Error answers."""
+    """Error answers; faults of the bridge from the start, since an alert waits for the first of them."""
     family = CounterMetricFamily(
         "tidegate_http_problems",
         "HTTP requests that were answered with a problem, by its type.",
         labels=("type",),
     )
-    for kind, count in problems.items():
+    for kind, count in {ProblemType.INTERNAL_ERROR: 0, **problems}.items():
         family.add_metric((kind.slug,), count)
     yield family
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from app.hub.control import GapReason
 from app.hub.hub import Hub
 from app.hub.listener import CloseReason
 from app.settings import Settings
@@ -71,8 +72,8 @@ def _losses(hub: Hub) -> Iterator[Metric]:
     gaps = CounterMetricFamily(
         "tidegate_stream_gaps", "Streams told that something may be missing.", labels=("reason",)
     )
-    for reason, count in counts.gaps.items():
-        gaps.add_metric((reason,), count)
+    for reason in get_args(GapReason):  # from the start: an alert waits for the first of them
+        gaps.add_metric((reason,), counts.gaps[reason])
     yield gaps
     yield CounterMetricFamily(
         "tidegate_stream_replays", "Clients that came back and were given what they missed.", counts.replays

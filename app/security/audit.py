@@ -18,7 +18,7 @@ import asyncio
 import logging
 import random
 import time
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,7 +68,9 @@ class Throttled:
         else:
             self._beyond += 1
         if self._end is None:
-            self._end = asyncio.get_running_loop().call_later(THROTTLED_SECONDS, self.record)
+            self._end = asyncio.get_running_loop().call_later(
+                THROTTLED_SECONDS, self.record, context=Context()
+            )
 
     def record(self) -> None:
         """Write what was counted, and begin anew."""
@@ -210,8 +212,10 @@ class Audit:
         if self._in_window <= self._max_refusals:
             return True
         if self._summary is None:
-            # A burst may be all that comes: its count is recorded all the same.
-            self._summary = asyncio.get_running_loop().call_later(WINDOW_SECONDS, self._end_window)
+            # A burst may be all that comes: its count is recorded all the same, and in no request's name.
+            self._summary = asyncio.get_running_loop().call_later(
+                WINDOW_SECONDS, self._end_window, context=Context()
+            )
         return False
 
     def _end_window(self) -> None:

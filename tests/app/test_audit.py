@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.logs.context import request_id
 from app.problems import ProblemError, ProblemType
 from app.security.audit import MAX_THROTTLED, Audit
 from app.security.authentication import Authentication
@@ -300,9 +301,17 @@ async def test_whoever_comes_too_often_cannot_flood_the_log(records: Records) ->
 async def test_who_comes_too_often_is_recorded_while_the_bridge_runs(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the time is over for which it is counted; after that a new count begins."""
+    """When the time is over for which it is counted, in no request's name; then a new count begins."""
     monkeypatch.setattr("app.security.audit.THROTTLED_SECONDS", 0.001)
+    ids: list[str] = []
+
+    def filter_record(_: logging.LogRecord) -> bool:
+        ids.append(request_id.get())
+        return True
+
+    records.addFilter(filter_record)
     audit = Audit()
+    token = request_id.set("of the first of them")
     problem = ProblemError(ProblemType.TOO_MANY_REQUESTS, "too many")
     for number in range(1, 3):
         audit.throttled.note("TIDEGATE_A", "caller", principal("caller"), problem)
@@ -310,7 +319,9 @@ async def test_who_comes_too_often_is_recorded_while_the_bridge_runs(
         async with asyncio.timeout(10):
             while len(records.found) < number:
                 await asyncio.sleep(0)
+    request_id.reset(token)
     assert [2, 2] == [each["refused"] for each in records.found]
+    assert ["", ""] == ids
 
 
 def test_without_authentication_only_refusals_are_recorded(mosquitto: Mosquitto, records: Records) -> None:

@@ -14,6 +14,7 @@ from app.credentials import in_use as module
 from app.credentials.folder_store import FolderStore
 from app.credentials.in_use import CredentialInUse
 from app.credentials.store import CredentialStoreError
+from app.logs.context import request_id
 from tests.support.credentials import KEY, OLD_KEY, activation, one, two
 from tidegate.bundles import Bundle
 from tidegate.connection import ConnectOptions
@@ -117,6 +118,24 @@ async def test_a_failure_of_tls_is_explained(store: FolderStore) -> None:
         with pytest.raises(TLSError) as caught:
             await found.activate("plant", by="")
         assert expected == str(caught.value)
+
+
+async def test_the_connection_is_exchanged_in_no_requests_name(store: FolderStore) -> None:
+    """What the log says of it later does not belong to the request that asked for the exchange."""
+    await store.write("plant", one())
+    seen: list[str] = []
+
+    class Listening(Link):
+        async def swap(self, options: ConnectOptions) -> None:
+            seen.append(request_id.get())
+            await super().swap(options)
+
+    token = request_id.set("mine")
+    try:
+        await CredentialInUse(Listening(), options(), None, store).activate("plant", by="alice")
+    finally:
+        request_id.reset(token)
+    assert [""] == seen
 
 
 async def test_what_somebody_asked_for_is_not_tried_again(store: FolderStore) -> None:

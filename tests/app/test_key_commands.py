@@ -61,6 +61,23 @@ def test_help_names_the_commands(group: str) -> None:
         assert f"Example: tidegate {group} {command}" in run(group, command, "--help").stdout
 
 
+@pytest.mark.parametrize("option", ["--publish", "--subscribe"])
+def test_a_filter_that_is_none_is_told_with_its_option(option: str, file: Path) -> None:
+    """Whoever wrote it sees which of several it is, and no key is made."""
+    made = key("create", "line-4", "--subscribe", "fine/#", option, "a/#/b", file=file)
+    assert 1 == made.exit_code
+    assert made.stderr.startswith(f"tidegate: {option}: ")
+    assert "'a/#/b'" in made.stderr
+    assert not file.exists() or [] == records(file)
+
+
+def test_a_key_that_allows_nothing_is_made_with_a_warning(file: Path) -> None:
+    """It may be on purpose, and more often is not; whoever has something granted is not warned."""
+    assert "It allows nothing" in key("create", "line-4", file=file).stderr
+    assert "It allows nothing" not in key("create", "line-5", "--scope", "status:read", file=file).stderr
+    assert ["line-4", "line-5"] == [each.name for each in records(file)]
+
+
 def test_a_key_s_life(file: Path) -> None:
     """Made and shown once, listed without its secret, replaced, revoked."""
     options = ["--publish", "lines/{sub}/#", "--subscribe", "plant/#", "--scope", "status:read"]
@@ -109,7 +126,7 @@ def test_a_key_s_life(file: Path) -> None:
         (["create", "line-4"], "there is a key of the name 'line-4'"),
         (["create", ""], "a name has 1 to 256 characters"),
         (["create", "a\nb"], "a name has 1 to 256 characters"),
-        (["create", "x", "--publish", "a/#/b"], "entry 1"),
+        (["create", "x", "--publish", "a/#/b"], "--publish: "),
         (["create", "x", "--publish", "$share/g/a"], "shared subscription"),
         (["create", "x", "--scope", "status:red"], "did you mean 'status:read'?"),
         (["create", "x", "--expires", "soon"], "'soon' is no time"),

@@ -23,6 +23,7 @@ from tests.support.bridge import Bridge, running_bridge, wait_until
 from tests.support.command import Command
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import ReservedPort
+from tests.support.raw_socket import RawSocket
 from tests.support.raw_stream import RawStream
 from tests.support.websocket import SocketClient
 
@@ -255,6 +256,29 @@ def test_records_of_the_log_have_the_id(configure: Configure, capsys: Captured, 
     assert "mine" == records["in the request"]["request_id"]
     assert "request_id" not in records["outside"]
     assert "" == request_id.get()
+
+
+@pytest.mark.parametrize("earlier", ["request", "pipelined", "socket"])
+def test_a_record_about_a_connection_has_no_id_of_another_request(
+    earlier: str, configure: Configure, capsys: Captured, mosquitto: Mosquitto
+) -> None:
+    """What is no HTTP belongs to no request, whatever was served before it, and where."""
+    one = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: mine\r\n\r\n"
+    with running_bridge(mosquitto.url) as bridge:
+        configure("info", "json")
+        if earlier == "socket":
+            with SocketClient(bridge.port, headers={"X-Request-Id": "mine"}) as client:
+                assert 101 == client.status
+        else:
+            bridge.client.get("/livez", headers={"X-Request-Id": "mine"}).raise_for_status()
+        for _ in range(3):
+            with RawSocket(bridge.port, one * 2 if earlier == "pipelined" else b"") as raw:
+                raw.read_until(b"HTTP/1.1 200", 2 if earlier == "pipelined" else 0)
+                raw.send(b"garbage\r\n\r\n")
+                raw.read_to_close()
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    found = [each for each in logged if each["message"] == "Invalid HTTP request received."]
+    assert [None] * 3 == [each.get("request_id") for each in found]
 
 
 # The access log.

@@ -109,4 +109,5 @@ def test_a_management_port_that_is_taken_stops_the_start(mosquitto: Mosquitto) -
             settings={"TIDEGATE_MANAGEMENT_PORT": str(mosquitto.port)},
         )
         assert 1 == outcome.returncode
-        assert f"nothing can listen at 127.0.0.1, port {mosquitto.port}" in outcome.stderr
+        assert f"nothing can listen at 127.0.0.1, port {mosquitto.port}: " in outcome.stderr
+        assert "name another with TIDEGATE_MANAGEMENT_PORT\n" in outcome.stderr

@@ -237,6 +237,15 @@ def test_problems_are_counted_by_type(bridge: Bridge) -> None:
     assert 2 == value(bridge.url, "tidegate_http_problems_total", type="unknown-parameter")
 
 
+def test_what_alerts_wait_for_is_counted_from_the_start(bridge: Bridge) -> None:
+    """At zero: a count that began with the first event would show no rise."""
+    found = scrape(bridge.url)
+    assert {frozenset({("type", "internal-error")}): 0} == found["tidegate_http_problems_total"]
+    reasons = ("not_kept", "unknown_id", "broker_connection")
+    gaps = {frozenset({("reason", each)}): 0 for each in reasons}
+    assert gaps == found["tidegate_stream_gaps_total"]
+
+
 def test_no_topic_no_filter_and_no_name_of_a_caller_is_told(bridge: Bridge) -> None:
     """Whoever may read metrics need not be one who may read messages."""
     with following(bridge, f"{TOPIC}/#"):

@@ -191,6 +191,17 @@ def test_methods_and_forms_that_a_stream_has_not(bridge: Bridge) -> None:
     assert answer.status_code == 406
 
 
+def test_the_refusal_of_every_form_tells_the_header_to_send(bridge: Bridge) -> None:
+    """``curl --json`` accepts JSON alone, unless it is given another Accept."""
+    answer = bridge.client.post(
+        "/v1/subscribe", json={"topics": ["a"]}, headers={"Accept": "application/json"}
+    )
+    expected = (
+        "accept text/event-stream or application/x-ndjson, as in --header 'Accept: text/event-stream'"
+    )
+    assert (406, expected) == (answer.status_code, answer.json()["hint"])
+
+
 def test_the_number_of_streams_is_bounded(mosquitto: Mosquitto) -> None:
     """One more than allowed is refused with the bound's name; a place given back can be taken."""
     with running_bridge(mosquitto.url, max_streams=1) as bridge:

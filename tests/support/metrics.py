@@ -8,9 +8,10 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 
-def scrape(url: str) -> dict[str, dict[frozenset[tuple[str, str]], float]]:
-    """All samples at a URL: by name, and then by their labels."""
-    answer = httpx.get(f"{url}/metrics", trust_env=False)
+def scrape(url: str, *, token: str = "") -> dict[str, dict[frozenset[tuple[str, str]], float]]:
+    """All samples at a URL: by name, and then by their labels; with a token where the bridge wants one."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = httpx.get(f"{url}/metrics", headers=headers, trust_env=False)
     assert 200 == answer.status_code, answer.text
     found: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
     for family in text_string_to_metric_families(answer.text):

@@ -28,7 +28,7 @@ def preferred(headers: Iterable[tuple[bytes, bytes]], forms: Sequence[str]) -> s
             ProblemType.NOT_ACCEPTABLE,
             f"Accept: {accept} excludes every form of the answer",
             field="Accept",
-            hint=f"accept {' or '.join(forms)}",
+            hint=f"accept {' or '.join(forms)}, as in --header 'Accept: {forms[0]}'",
         )
     return best
 
