@@ -32,7 +32,9 @@ refused too (`missing property`): leave it out. Kubernetes 1.30 or later, Helm 3
   streams and lets requests end within `drainSeconds`. The grace is computed from both.
 - **Scaling.** Streams stay where they are when pods are added; with `TIDEGATE_STREAM_LIFETIME_SECONDS` they
   come round. Pods go one by one, and late, since each sends its streams elsewhere. Until replicas share a
-  journal, a client that comes back to another pod is told `gap`; `service.sessionAffinity=ClientIP` helps.
+  journal, a client that comes back to another pod is told `gap`. `service.sessionAffinity=ClientIP` helps
+  callers of the Service; an Ingress sends to pods by a rule of its own
+  ([values](../../../docs/kubernetes.md#3-the-values)).
 - **Streams through an Ingress.** Nothing may buffer them. For nginx the chart switches buffering off, both
   ways, lifts the limit of bodies (the bridge has its own) and sets the time-outs; Traefik buffers nothing
   unless a `buffering` or `compress` middleware is put before it, so put none; its entry points end the

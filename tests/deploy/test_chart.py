@@ -11,6 +11,7 @@ import helm_python
 import pytest
 import yaml
 
+from app.settings import Settings
 from deploy.__main__ import COPIES, PAGE
 from deploy.chart import CHART, NOTES, chart, objects, render
 from deploy.values_page import default, leaves, render_page
@@ -139,6 +140,33 @@ def test_notes_say_what_to_do_next() -> None:
     assert "Authorization: Bearer" in rendered(nginx)[NOTES]
     [gateway] = [path for path in EXAMPLES if path.stem == "gateway"]
     assert "https://mqtt.plant.example" in rendered(gateway)[NOTES]
+
+
+def test_notes_say_which_key_to_try_with() -> None:
+    """Only where callers show who they are, and that its grants decide."""
+    asking = {"broker": LEAST["broker"], "access": {"apiKeys": {"existingSecret": "keys"}}}
+    assert "KEY=" in render(asking)[NOTES]
+    assert "KEY" not in render(LEAST)[NOTES]
+
+
+def test_notes_say_when_few_callers_are_refused_before_a_pod_is_added() -> None:
+    """The numbers without a setting are the bridge's own."""
+    most = Settings.model_fields["max_streams"].default
+    own = Settings.model_fields["max_streams_per_principal"].default
+
+    def notes(streams: int, **settings: int) -> str:
+        return render(
+            {
+                "broker": LEAST["broker"],
+                "access": {"apiKeys": {"existingSecret": "keys"}},
+                "settings": settings,
+                "autoscaling": {"enabled": True, "streamsPerPod": streams},
+            }
+        )[NOTES]
+
+    assert f"of one caller a pod takes {own} streams" in notes(most)
+    assert "of one caller" not in notes(own)
+    assert "of one caller" not in notes(most, TIDEGATE_MAX_STREAMS_PER_PRINCIPAL=most)
 
 
 def test_notes_say_what_the_policy_may_lock_out() -> None:

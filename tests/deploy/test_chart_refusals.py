@@ -94,6 +94,16 @@ def test_the_schema_refuses_in_words(values: dict[str, Any], words: str) -> None
         (merged(autoscaling={"enabled": True, "minReplicas": 11}), "is more than autoscaling.maxReplicas"),
         (merged(autoscaling={"enabled": True, "cpuPercent": 0}), "nothing to scale by"),
         (
+            merged(autoscaling={"enabled": True, "streamsPerPod": 10_001}),
+            "a pod lets in 10000 streams (TIDEGATE_MAX_STREAMS)",
+        ),
+        (
+            merged(
+                settings={"TIDEGATE_MAX_STREAMS": 500}, autoscaling={"enabled": True, "streamsPerPod": 501}
+            ),
+            "a pod lets in 500 streams",
+        ),
+        (
             merged(autoscaling={"enabled": True}, resources={"requests": {"cpu": None}}),
             "autoscaling.cpuPercent is a share of resources.requests.cpu",
         ),

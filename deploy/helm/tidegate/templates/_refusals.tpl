@@ -127,6 +127,10 @@ What no schema can tell: values that contradict one another. Each refusal names 
 {{- if not (or .cpuPercent .streamsPerPod) -}}
 {{- fail "autoscaling: set cpuPercent, streamsPerPod or both; with neither there is nothing to scale by" -}}
 {{- end -}}
+{{- $most := int64 (get $.Values.settings "TIDEGATE_MAX_STREAMS" | default 10000) -}}
+{{- if gt (int64 .streamsPerPod) $most -}}
+{{- fail (printf "autoscaling.streamsPerPod: a pod lets in %d streams (TIDEGATE_MAX_STREAMS), so no pod would ever be added for them; set less than that" $most) -}}
+{{- end -}}
 {{- if and .cpuPercent (not (dig "requests" "cpu" "" $.Values.resources)) -}}
 {{- fail "autoscaling.cpuPercent is a share of resources.requests.cpu, which is not there; set it, or cpuPercent to 0" -}}
 {{- end -}}
