@@ -24,7 +24,9 @@ from app.credentials.opening import open_store
 from app.dev import run as development
 from app.logs.configuration import configure_logging
 from app.main import create_app
+from app.settings.broker import check_broker_url
 from tidegate.errors import MQTTError
+from tidegate.url import parse_url
 
 cli = typer.Typer(
     name="tidegate",
@@ -197,7 +199,9 @@ def doctor(
     if url is not None and url.lower().startswith(("http://", "https://")):
         work = checks.examine_bridge(url, ca_file=ca_file, tell=show_step)
     else:
-        settings = read_settings(broker_url=url, broker_ca_file=ca_file)
+        settings = read_settings(
+            broker_url=url, broker_ca_file=ca_file, without_tls=url is not None and not _has_tls(url)
+        )
         try:
             options = settings.connect_options()
             store = open_store(settings) if url is None and ca_file is None else None
@@ -211,6 +215,15 @@ def doctor(
     typer.echo(report.verdict)
     if not report.is_ok:
         raise typer.Exit(FAILED)
+
+
+def _has_tls(url: str) -> bool:
+    """Whether the way to a broker goes over TLS; the end with a word, where it is no broker's URL."""
+    try:
+        check_broker_url(url)
+        return parse_url(url).connect_options.tls is not None
+    except MQTTError as error:
+        fail(str(error), WRONG_SETTINGS)
 
 
 def yaml_text(document: dict[str, Any]) -> str:

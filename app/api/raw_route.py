@@ -99,7 +99,7 @@ class RawRoute(BaseRoute, ABC):
         if method not in self.methods:
             raise ProblemError(
                 ProblemType.METHOD_NOT_ALLOWED,
-                f"{self.path} takes no {method}",
+                f"{self.path} takes no {method}, only {', '.join(self.methods)}",
                 headers={"Allow": ", ".join(self.methods)},
             )
         try:

@@ -125,7 +125,7 @@ async def examine_bridge(
 
     if not await report.step("URL", read):
         return report
-    path = BrokerPath(options)
+    path = BrokerPath(options, kind="bridge")
     if not await report.take((("DNS", path.resolve), ("TCP", path.reach))):
         return report
     if options.tls is not None and not await report.step("TLS", path.shake_hands):

@@ -17,21 +17,30 @@ FAILED: Final = 1
 WRONG_SETTINGS: Final = 2
 LOOPBACK: Final = "127.0.0.1"
 
+_WITHOUT_TLS: Final[dict[str, Any]] = {
+    "broker_ca_file": None,
+    "broker_certificate_file": None,
+    "broker_key_file": None,
+    "broker_key_passphrase": "",
+}
+
 _is_duration: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])").fullmatch
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def read_settings(*, listens: bool = False, **options: Any) -> Settings:
+def read_settings(*, listens: bool = False, without_tls: bool = False, **options: Any) -> Settings:
     """The settings, or the end with words for each fault.
 
     Args:
         listens: the command serves; one that does not is asked nothing about who may reach ``TIDEGATE_HOST``.
+        without_tls: leave out what the settings say of TLS to the broker, where no option says it.
         options: of the command; None where one was left out.
     """
     if not listens:
         options["host"] = LOOPBACK
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
+        return Settings(**({**_WITHOUT_TLS, **given} if without_tls else given))
     except ValidationError as error:
         fail(describe_errors(error), WRONG_SETTINGS)
 

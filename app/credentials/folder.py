@@ -6,7 +6,8 @@ Rules:
    own list of files. Whoever reads sees the old content or the new one.
 2. Whoever changes something holds the lock, across processes; whoever reads needs none. What lies beside its
    place while the lock is free was left by a process that ended, and is removed.
-3. Only the owner may read a file, and a folder that is made here.
+3. Only the owner may read a file, and a folder that is made here. A folder of somebody else's, as a volume of
+   Kubernetes is with fsGroup, is open to a group on purpose: what counts there is who else may write to it.
 """
 
 from __future__ import annotations
@@ -55,13 +56,22 @@ class Folder:
                 path.chmod(0o700)  # whatever the umask says
             except FileExistsError:
                 pass
-            mode = path.stat().st_mode
+            status = path.stat()
+        mode = status.st_mode
         if not stat.S_ISDIR(mode):
             raise CredentialStoreError(f"{path} is no directory")
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if status.st_uid == os.geteuid():
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                logger.warning(
+                    "others may look into the folder %s (mode %03o); its files are encrypted and for their "
+                    "owner alone, and yet: chmod 700",
+                    path,
+                    stat.S_IMODE(mode),
+                )
+        elif mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             logger.warning(
-                "others may look into the folder %s (mode %03o); its files are encrypted and for their owner "
-                "alone, and yet: chmod 700",
+                "anybody may remove files from the folder %s (mode %03o), or put older ones in their place: "
+                "chmod o-w",
                 path,
                 stat.S_IMODE(mode),
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import socket
+import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +42,28 @@ max_payload_size = {packet_bytes}
 max_inflight_count = 1000
 dynamic_filters = true
 """
+
+
+class _LastToGo(Broker):
+    """Ends when its pipe is closed; deaf to SIGINT and SIGTERM, which reach every process of a group."""
+
+    def start(self, timeout: float = 10.0) -> Self:
+        """Start it with the signals blocked, which its process inherits."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            super().start(timeout)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Close the pipe, and wait for its end; one that does not end is killed."""
+        process = self._process
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout)
+        super().stop(1.0)
 
 
 class EmbeddedBroker:
@@ -91,17 +115,13 @@ class EmbeddedBroker:
         directory = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-"))
         file = Path(directory) / "rumqttd.toml"
         file.write_text(self._configuration(), encoding="utf-8")
-        broker = Broker(config_path=str(file))
+        broker = _LastToGo(config_path=str(file))
         self._resources.callback(broker.stop)
-        # Ctrl-C reaches every process of the terminal; the broker's is deaf to it, since it has to go last.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             broker.start()
         except RuntimeError:
             self._resources.close()
             raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _configuration(self) -> str:
         text = _ROUTER.format(segment_bytes=max(SEGMENT_BYTES, self._packet_bytes))

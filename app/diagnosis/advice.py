@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from tidegate.connection import ConnectOptions
 from tidegate.errors import ConnectRefusedError, MQTTError
@@ -20,6 +20,16 @@ _BY_REASON_CODE: Final[dict[int, str]] = {
 }
 
 
+Kind = Literal["broker", "bridge"]
+"""What is looked for."""
+
+_NOT_LISTENING: Final[dict[Kind, str]] = {
+    "broker": "Is the broker running, and is the port right? Usual are 1883 for mqtt and 8883 for mqtts.",
+    "bridge": "Is the bridge running, and is the port right? Usual is 8080; without a port in the URL "
+    "it is 80, or 443 for https.",
+}
+
+
 class StepError(Exception):
     """A step went wrong.
 
@@ -32,13 +42,10 @@ class StepError(Exception):
         self.advice = advice
 
 
-def explain_tcp(error: OSError, host: str, port: int) -> StepError:
+def explain_tcp(error: OSError, host: str, port: int, kind: Kind = "broker") -> StepError:
     """Why no TCP connection could be made."""
     if isinstance(error, ConnectionRefusedError):
-        return StepError(
-            f"nothing listens at {host}, port {port}",
-            "Is the broker running, and is the port right? Usual are 1883 for mqtt and 8883 for mqtts.",
-        )
+        return StepError(f"nothing listens at {host}, port {port}", _NOT_LISTENING[kind])
     return StepError(
         f"{host}, port {port} cannot be reached: {error.strerror or error}",
         "Is there a route to this address, and does a firewall let it through?",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.diagnosis import steps
-from app.diagnosis.advice import StepError, explain_connect, explain_tcp
+from app.diagnosis.advice import Kind, StepError, explain_connect, explain_tcp
 from app.diagnosis.handshake import Seen, late_refusal, shake_hands
 from tidegate.connection import BrokerLimits, Carry, Connection, ConnectOptions, Subscription
 from tidegate.connections import aiomqtt_connection
@@ -30,10 +30,18 @@ class BrokerPath:
     Args:
         options: where and how to connect.
         may_reach: says of each address of the host whether it may be connected to; any, where it is left out.
+        kind: what is at its end, for the advice.
     """
 
-    def __init__(self, options: ConnectOptions, may_reach: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        options: ConnectOptions,
+        may_reach: Callable[[str], bool] | None = None,
+        *,
+        kind: Kind = "broker",
+    ) -> None:
         self._may_reach = may_reach
+        self._kind: Kind = kind
         self._options = options
         self._connection: Connection | None = None
         self._ended: asyncio.Queue[Message | int | MQTTError] = asyncio.Queue()
@@ -75,7 +83,7 @@ class BrokerPath:
         try:
             _, writer = await asyncio.open_connection(self._options.address or host, port)
         except OSError as error:
-            raise explain_tcp(error, host, port) from error
+            raise explain_tcp(error, host, port, self._kind) from error
         peer = writer.get_extra_info("peername")
         writer.close()
         return f"{peer[0]}, port {peer[1]} answers"

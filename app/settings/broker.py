@@ -11,10 +11,31 @@ from pydantic_settings import BaseSettings
 from app.settings.sources import variable
 from tidegate.bundles import Bundle, bundle_of_files
 from tidegate.connection import ConnectOptions, ProfileChoice, ProtocolVersion
+from tidegate.errors import ConfigurationError
 from tidegate.profiles import check_client_id
 from tidegate.url import parse_url
 
 _PROTOCOLS: Final[dict[str, ProtocolVersion | None]] = {"auto": None, "5": 5, "3.1.1": 4}
+
+
+_SCHEMES: Final = ("mqtt://", "mqtts://", "ws://", "wss://")
+
+
+def check_broker_url(url: str) -> None:
+    """Check the URL of a broker.
+
+    Raises:
+        ConfigurationError: it cannot be used; the text never repeats its password.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator and "@" not in url:
+        allowed = ", ".join(_SCHEMES)
+        raise ConfigurationError(f"the URL {url!r} begins with none of {allowed}; did you mean mqtt://{url}?")
+    if (scheme + separator).lower() not in (*_SCHEMES, "http://", "https://"):
+        begins = f" begins with {scheme + separator!r}, and" if separator else ""
+        raise ConfigurationError(f"the URL{begins} must begin with one of {', '.join(_SCHEMES)}")
+    if parse_url(url).kind != "mqtt":
+        raise ConfigurationError("this is the URL of a bridge; a broker's begins with mqtt, mqtts, ws or wss")
 
 
 class BrokerSettings(BaseSettings):
@@ -91,8 +112,7 @@ class BrokerSettings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _check_broker_url(cls, url: SecretStr) -> SecretStr:
-        if parse_url(url.get_secret_value()).kind != "mqtt":
-            raise ValueError("this is the URL of a bridge; a broker's begins with mqtt, mqtts, ws or wss")
+        check_broker_url(url.get_secret_value())
         return url
 
     @model_validator(mode="after")

@@ -325,12 +325,20 @@ def test_a_malformed_filter_is_refused(bridge: Bridge, topic: str) -> None:
         ("/v1/subscribe", "GET, POST"),
         ("/livez", "GET"),
         ("/readyz", "GET"),
+        ("/v1/credentials/a", "DELETE, GET, PUT"),
     ],
 )
 @pytest.mark.parametrize("method", ["PATCH", "HEAD", "OPTIONS", "PROPFIND"])
 def test_another_method_is_told_what_there_is(bridge: Bridge, path: str, methods: str, method: str) -> None:
-    """405 comes with the methods that the path takes."""
+    """405 comes with the methods that the path takes, in the header and in words."""
     answer = bridge.client.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, methods)
     if method != "HEAD":
         refused(answer, 405, "method-not-allowed")
+        assert f" takes no {method}, only {methods}" in answer.json()["detail"]
+
+
+def test_a_folder_of_files_tells_its_methods_too(bridge: Bridge) -> None:
+    """The framework itself says nothing of them."""
+    answer = bridge.client.put("/static-offline-docs/a")
+    assert (405, "GET, HEAD") == (answer.status_code, answer.headers["allow"])

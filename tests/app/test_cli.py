@@ -112,6 +112,32 @@ def test_a_taken_port_is_one_line_and_status_1() -> None:
     ) == answer.stderr
 
 
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_a_broker_s_url_without_its_scheme_is_told_with_it(command: str) -> None:
+    """What could be meant is shown, and neither what would be refused nor a setting that is not set."""
+    arguments = ("serve", "--broker-url") if command == "serve" else ("doctor",)
+    answer = run_command(*arguments, "localhost:1883")
+    assert 2 == answer.returncode
+    assert "did you mean mqtt://localhost:1883?" in answer.stderr
+    assert "http" not in answer.stderr
+    assert (command == "serve") == ("TIDEGATE_BROKER_URL" in answer.stderr)
+
+
+def test_a_broker_without_tls_is_checked_whatever_is_set_for_another(
+    mosquitto: Mosquitto, certificates: Certificates
+) -> None:
+    """The files for TLS are those of the broker that is configured; the URL names one that needs none."""
+    settings = {
+        "TIDEGATE_BROKER_URL": "mqtts://broker.example",
+        "TIDEGATE_BROKER_CA_FILE": str(certificates.ca),
+        "TIDEGATE_BROKER_CERTIFICATE_FILE": str(certificates.client_certificate),
+        "TIDEGATE_BROKER_KEY_FILE": str(certificates.client_key),
+        "TIDEGATE_BROKER_KEY_PASSPHRASE": "unused",
+    }
+    answer = run_command("doctor", mosquitto.url, settings=settings)
+    assert 0 == answer.returncode, answer.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_streams_with_a_word_and_the_process_with_status_0(
     mosquitto: Mosquitto, number: signal.Signals

@@ -157,6 +157,24 @@ def test_a_folder_that_others_may_look_into_is_warned_of(
     assert "chmod 700" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [(0o2775, ""), (0o1777, ""), (0o777, "anybody may remove files"), (0o2777, "chmod o-w")],
+)
+def test_a_folder_of_somebody_else_s_is_warned_of_where_anybody_may_write(
+    path: Path, mode: int, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume with fsGroup is root's and open to the group of the pod, as it should be."""
+    path.mkdir()
+    path.chmod(mode)
+    owner = path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    FolderStore(path, [KEY])
+    assert bool(words) == bool(caplog.records)
+    assert words in caplog.text
+    assert "chmod 700" not in caplog.text
+
+
 def test_a_folder_that_cannot_be_one_is_told(tmp_path: Path) -> None:
     """A file stands there, or there is no place for it."""
     file = tmp_path / "file"

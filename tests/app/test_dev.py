@@ -142,16 +142,18 @@ async def test_the_embedded_broker_speaks_3_1_1_too(dev: Command) -> None:
         assert b"here" == (await client.get("/v1/topics/old/device")).content
 
 
-def test_ctrl_c_ends_everything_with_status_0() -> None:
-    """Bridge and broker are gone, without a stack trace, though every process of the terminal heard it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_with_status_0(number: signal.Signals) -> None:
+    """Bridge and broker are gone without a word of trouble, though every process of the group heard it."""
     with ReservedPort() as port, Command("dev", "--port", str(port.number)) as running:
         running.wait_for(LAST_LINE)
         broker = re.search(r"broker +mqtt://127\.0\.0\.1:(\d+)", running.output)
         assert broker is not None
         assert is_listening(int(broker[1]))
-        assert 0 == running.interrupt(signal.SIGINT, whole_group=True), running.output
+        assert 0 == running.interrupt(number, whole_group=True), running.output
         assert not is_listening(port.number)
         assert not is_listening(int(broker[1]))
+    assert "not connected" not in running.output
     assert "Traceback" not in running.output
     assert "KeyboardInterrupt" not in running.output
 

@@ -254,6 +254,14 @@ async def test_a_bridge(mosquitto: Mosquitto) -> None:
     assert report.is_ok, report.steps
 
 
+async def test_no_bridge_listens() -> None:
+    """The advice is about a bridge and its port, and about no broker."""
+    with ReservedPort() as port:
+        step = failure(await examine_bridge(f"http://{LOOPBACK}:{port.number}"))
+    assert ("TCP", f"nothing listens at {LOOPBACK}, port {port.number}") == (step.name, step.detail)
+    assert step.advice.startswith("Is the bridge running, and is the port right? Usual is 8080;")
+
+
 async def test_a_bridge_without_a_broker() -> None:
     """The bridge lives; that its broker is away is the broker's matter."""
     with ReservedPort() as port:

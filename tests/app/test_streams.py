@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import httpx
@@ -183,10 +184,18 @@ def test_the_wildcard_hint_tells_how_to_write_it(bridge: Bridge) -> None:
     assert "%2B" in bridge.client.get("/v1/subscribe?topic=a/+/b").json()["hint"]
 
 
+def test_the_hint_about_an_empty_filter_tells_how_to_write_the_other_wildcard(bridge: Bridge) -> None:
+    """A bare ``#`` ends the URL, and the value is empty; a body has no such trap."""
+    answer = bridge.client.get("/v1/subscribe?topic=")
+    assert (400, "if it should be '#', write %23") == (answer.status_code, answer.json()["hint"])
+    assert "hint" not in bridge.client.post("/v1/subscribe", json={"topics": [""]}).json()
+
+
 def test_methods_and_forms_that_a_stream_has_not(bridge: Bridge) -> None:
     """405 with Allow, 406 where Accept excludes every form."""
     answer = bridge.client.put("/v1/subscribe?topic=a")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert "/v1/subscribe takes no PUT, only GET, POST" == answer.json()["detail"]
     answer = bridge.client.get("/v1/subscribe?topic=a", headers={"Accept": "image/png"})
     assert answer.status_code == 406
 
@@ -196,10 +205,19 @@ def test_the_refusal_of_every_form_tells_the_header_to_send(bridge: Bridge) -> N
     answer = bridge.client.post(
         "/v1/subscribe", json={"topics": ["a"]}, headers={"Accept": "application/json"}
     )
-    expected = (
-        "accept text/event-stream or application/x-ndjson, as in --header 'Accept: text/event-stream'"
-    )
+    expected = "accept text/event-stream or application/x-ndjson, as in --header 'Accept: text/event-stream'"
     assert (406, expected) == (answer.status_code, answer.json()["hint"])
+
+
+@pytest.mark.parametrize(("filters", "words"), [(["a"], "1 filter"), (["a", "b"], "2 filters")])
+def test_the_log_tells_of_a_stream_s_end(
+    bridge: Bridge, filters: list[str], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How many filters it had, in good English."""
+    caplog.set_level(logging.INFO, "tidegate.streams")
+    with following(bridge, *filters):
+        pass
+    wait_until(lambda: f"a stream of {words} ended after " in caplog.text)
 
 
 def test_the_number_of_streams_is_bounded(mosquitto: Mosquitto) -> None:

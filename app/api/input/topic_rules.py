@@ -36,4 +36,6 @@ def require_filter(topic_filter: str, *, field: str = "topic") -> None:
     try:
         validate_filter(topic_filter)
     except TopicError as error:
-        raise ProblemError(ProblemType.INVALID_TOPIC, str(error), field=field) from None
+        # A bare '#' ends a URL: what stood there never came.
+        hint = "if it should be '#', write %23" if not topic_filter and field == "topic" else None
+        raise ProblemError(ProblemType.INVALID_TOPIC, str(error), field=field, hint=hint) from None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.logs.context import route_of
 from app.problems import CONTENT_TYPE, ProblemError, ProblemType, json_pointer, problem_of
 from tidegate.errors import MQTTError
 
@@ -55,11 +57,10 @@ def install(
         assert isinstance(error, HTTPException)
         if error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
             return answer(_unknown_path(request.url.path, known_paths()))
-        kind = _BY_STATUS.get(error.status_code, ProblemType.INTERNAL_ERROR)
-        detail = error.detail
         if error.status_code == 405:
-            detail = f"{request.url.path} takes no {request.method}"
-        return answer(ProblemError(kind, detail, headers=error.headers))
+            return answer(_method_not_allowed(request, error.headers))
+        kind = _BY_STATUS.get(error.status_code, ProblemType.INTERNAL_ERROR)
+        return answer(ProblemError(kind, error.detail, headers=error.headers))
 
     async def on_problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -112,6 +113,20 @@ def _unknown_path(path: str, known: Iterable[str]) -> ProblemError:
             best, likeness = template, ratio
     hint = f"did you mean {best}?" if best is not None else "GET /docs shows what there is"
     return ProblemError(ProblemType.NOT_FOUND, f"there is nothing at {path}", hint=hint)
+
+
+def _method_not_allowed(request: Request, headers: Mapping[str, str] | None) -> ProblemError:
+    """Name all methods of the path (RFC 9110 §15.5.6); the framework names those of its first route alone."""
+    template = route_of(request.scope)
+    of_path = (each for each in iter_route_contexts(request.app.routes) if each.path_format == template)
+    allowed = ", ".join(sorted({method for each in of_path for method in each.methods or ()}))
+    if not allowed:  # no route with a template: a plain one of the framework, or a folder of files
+        allowed = (headers or {}).get("Allow", "GET, HEAD")
+    return ProblemError(
+        ProblemType.METHOD_NOT_ALLOWED,
+        f"{request.url.path} takes no {request.method}, only {allowed}",
+        headers={"Allow": allowed},
+    )
 
 
 def _invalid_request(error: RequestValidationError) -> ProblemError:

@@ -139,9 +139,9 @@ class Outlet:
             self._hub.leave(listener)
             seconds = self._loop.time() - self._began_at
             reason = "unknown" if listener.close_reason is None else listener.close_reason.reason
-            logger.info(
-                "a stream of %d filters ended after %.0f s: %s", len(listener.filters), seconds, reason
-            )
+            count = len(listener.filters)
+            filters = "filter" if count == 1 else "filters"
+            logger.info("a stream of %d %s ended after %.0f s: %s", count, filters, seconds, reason)
 
     def schedule(self) -> None:
         """Have the listener written in its turn."""
