@@ -42,7 +42,7 @@ docs: $(DEV) ## make a site of docs/ in build/site; a warning is an error
 	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -c docs/site -d build/doctrees . build/site
 
 screenshots: $(DEV) ## take the pictures in docs/ anew
-	@.ci/require mosquitto=mosquitto chromium=chromium
+	@.ci/require mosquitto=mosquitto chromium=chromium prometheus=prometheus
 	$(VENV)/bin/python -m tests.docs.screenshots
 
 bench: $(DEV) ## measure the figures that docs quote

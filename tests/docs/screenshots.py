@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 from playwright.sync_api import expect
 
@@ -14,6 +15,7 @@ from tests.support.bridge import Bridge, running_bridge
 from tests.support.browser import running_browser
 from tests.support.command import ROOT
 from tests.support.mosquitto import Mosquitto
+from tests.support.prometheus import Prometheus
 
 IMAGES: Final = ROOT / "docs" / "images"
 MILLISECONDS: Final = 20_000
@@ -21,6 +23,10 @@ WIDTH: Final = 1280
 HEIGHT: Final = 960
 ROUNDS: Final = 12
 """How many values each sensor has told when the picture is taken."""
+
+PANEL: Final = "Publishes by outcome"
+SCRAPES: Final = 60
+"""How many seconds the graph of that panel shows."""
 
 
 def publish(bridge: Bridge, number: int) -> None:
@@ -56,13 +62,39 @@ def take_console(bridge: Bridge, path: Path) -> None:
         page.screenshot(path=path)
 
 
+def take_graph(broker: Mosquitto, bridge: Bridge, path: Path) -> None:
+    """A query of the dashboard, drawn by Prometheus: publishes by outcome, and no broker for a while."""
+    dashboard = json.loads((ROOT / "deploy/grafana/tidegate.json").read_text())
+    (panel,) = (each for each in dashboard["panels"] if each["title"] == PANEL)
+    query = panel["targets"][0]["expr"].replace("$job", ".*").replace("$instance", ".*")
+    with Prometheus(bridge.port) as prometheus, running_browser() as browser:
+        for number in range(SCRAPES):
+            if number == SCRAPES // 2:
+                broker.stop()
+            if number == SCRAPES * 3 // 4:
+                broker.start()
+                bridge.wait_until_ready()
+            for _ in range(1 + number % 3):
+                bridge.client.post("/v1/topics/demo/a", content=b"1")
+            prometheus.wait_for_scrape()
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        page.set_default_timeout(MILLISECONDS)
+        expect.set_options(timeout=MILLISECONDS)
+        asked = {"g0.expr": query.replace("$__rate_interval", "5s"), "g0.tab": 0, "g0.range_input": "1m"}
+        page.goto(f"{prometheus.url}/graph?{urlencode(asked)}")
+        expect(page.locator(".legend .line")).to_have_count(2)
+        page.screenshot(path=path)
+
+
 def main() -> int:
     """Take them all."""
     IMAGES.mkdir(exist_ok=True)
-    path = IMAGES / "console.png"
     with Mosquitto() as broker, running_bridge(broker.url) as bridge:
-        take_console(bridge, path)
-    sys.stdout.write(f"wrote {path.relative_to(ROOT)}, {path.stat().st_size:,} bytes\n")
+        take_console(bridge, IMAGES / "console.png")
+    with Mosquitto() as broker, running_bridge(broker.url, publish_timeout_seconds=0.2) as bridge:
+        take_graph(broker, bridge, IMAGES / "prometheus.png")
+    for path in sorted(IMAGES.glob("*.png")):
+        sys.stdout.write(f"wrote {path.relative_to(ROOT)}, {path.stat().st_size:,} bytes\n")
     return 0
 
 

@@ -137,10 +137,10 @@ class MixedLoad:
         asyncio.run(self._ask_devices())
         self._be_refused()
         self._fill_the_queue()
-        self._lose_the_broker()
 
     def suffer(self) -> None:
-        """What an operator is told of the first time: a fault, and clients that come back too late."""
+        """What an operator is told of: a lost broker, a fault, and clients that come back too late."""
+        self._lose_the_broker()
         self.insist(500, "GET", "/fault")
         with RawStream(self._port, "load/journal", token=WORKER) as stream:
             self._batch(1, "load/journal")
