@@ -258,12 +258,49 @@ def test_a_refused_publish_says_why(visit: Visit) -> None:
 
 
 def test_a_refused_filter_says_why(visit: Visit) -> None:
-    """EventSource hides the answer; the console asks for it and shows it, and does not try again."""
+    """EventSource hides the answer; the console asks for it, shows it, and lets the filter go."""
     page = visit.page
     page.get_by_label("Topic filter").fill("console/#/x")
     page.get_by_role("button", name="Follow", exact=True).click()
-    expect(page.locator("#notice")).to_contain_text("#")
-    expect(page.locator("#stream-state")).to_have_text("refused")
+    expect(page.locator("#notice")).to_contain_text("Not followed: console/#/x (")
+    expect(page.locator("#stream-state")).to_have_text("not following")
+    expect(page.locator("#chips li")).to_have_count(0)
+
+
+def test_a_refused_filter_does_not_end_the_others(visit: Visit, bridge: Bridge) -> None:
+    """It is let go with its reason, and what was followed before goes on."""
+    page = visit.page
+    visit.follow("console/goes-on/#")
+    page.get_by_label("Topic filter").fill("console/#/x")
+    page.get_by_role("button", name="Follow", exact=True).click()
+    expect(page.locator("#notice")).to_contain_text("Not followed: console/#/x (")
+    expect(page.locator("#stream-state")).to_have_text("live")
+    expect(page.locator("#chips code")).to_have_text(["console/goes-on/#"])
+    publish(bridge, "console/goes-on/a", b"1")
+    assert "1" == visit.value("a")
+    expect(page.locator("#log")).not_to_contain_text("gap")
+    assert "x" not in page.evaluate("location.hash")
+
+
+def test_each_refused_filter_of_a_link_is_told(visit: Visit, bridge: Bridge) -> None:
+    """Of several, the good ones are followed, and every other has its reason."""
+    visit.page.goto(f"{bridge.url}/console?topic=a/%23/b&topic=console/link/%23&topic=c%2B")
+    expect(visit.page.locator("#stream-state")).to_have_text("live")
+    expect(visit.page.locator("#chips code")).to_have_text(["console/link/#"])
+    for refused in ("a/#/b", "c+"):
+        expect(visit.page.locator("#notice")).to_contain_text(f"Not followed: {refused} (")
+
+
+def test_one_filter_too_many_is_let_go(visit: Visit, mosquitto: Mosquitto) -> None:
+    """A refusal that points to no filter is about the last."""
+    with running_bridge(mosquitto.url, max_filters_per_stream=1) as narrow:
+        visit.page.goto(f"{narrow.url}/console")
+        visit.follow("console/one/#")
+        visit.page.get_by_label("Topic filter").fill("console/two/#")
+        visit.page.get_by_role("button", name="Follow", exact=True).click()
+        expect(visit.page.locator("#notice")).to_contain_text("TIDEGATE_MAX_FILTERS_PER_STREAM")
+        expect(visit.page.locator("#stream-state")).to_have_text("live")
+        expect(visit.page.locator("#chips code")).to_have_text(["console/one/#"])
 
 
 def test_a_link_leads_to_a_live_view(visit: Visit, bridge: Bridge) -> None:

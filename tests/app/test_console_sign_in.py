@@ -153,11 +153,14 @@ def test_what_is_granted_is_followed(page: Page, site: Site) -> None:
 
 
 def test_what_is_not_granted_is_told(page: Page) -> None:
-    """Which filter, which topic and which scope, in the bridge's own words."""
+    """Which filter, which topic and which scope, in the bridge's own words; what is granted goes on."""
     sign_in(page, "panel")
+    follow(page, "sign-in/b")
+    expect(page.locator("#stream-state")).to_have_text("live")
     follow(page, "elsewhere/#")
     expect(page.locator("#notice")).to_contain_text("you may not subscribe to 'elsewhere/#'")
-    expect(page.locator("#stream-state")).to_have_text("refused")
+    expect(page.locator("#stream-state")).to_have_text("live")
+    expect(page.locator("#chips code")).to_have_text(["sign-in/b"])
     page.get_by_label("Topic", exact=True).fill("sign-in/a")
     page.get_by_role("button", name="Publish", exact=True).click()
     expect(page.locator("#outcome")).to_contain_text("you may not publish to 'sign-in/a'")
@@ -188,7 +191,7 @@ def test_signing_out_leaves_nothing(page: Page, site: Site) -> None:
     expect(page.locator("[role=treeitem]")).to_have_count(0)
     expect(page.locator("#summary")).to_have_text("No messages yet.")
     sign_in(page, "nobody")
-    expect(page.locator("#stream-state")).to_have_text("refused")
+    expect(page.locator("#stream-state")).to_have_text("not following")
     expect(page.locator("#notice")).to_contain_text("you may not subscribe to 'sign-in/b'")
 
 

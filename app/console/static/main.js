@@ -34,8 +34,8 @@ const tree = new Tree(get("tree"), get("rows"), topics, (level) => {
 let held = null;
 let dropped = 0;
 let isDue = false;
-/** What the notice says while all goes well. */
-let standing = "";
+/** What the notice says while all goes well: why filters are not followed. @type {string[]} */
+let reasons = [];
 /** Whose messages are shown. */
 let shownTo = "";
 
@@ -59,15 +59,16 @@ feed.addEventListener("state", (event) => {
   if (shown.textContent !== text) log(`stream: ${text}`);
   shown.dataset.state = state;
   shown.textContent = text;
-  if (state === "live") note(standing);
+  if (state === "live") note(reasons.join(" "));
 });
 
 /** @param {{ name: string, facts: Record<string, unknown> }} event */
 function onControl({ name, facts }) {
   if (name === "refused") {
-    if (facts.type === NOT_GRANTED && followLess(String(facts.detail))) return;
-    note([`${facts.title}: ${facts.detail}`, facts.hint].filter(Boolean).join(" — "));
     log(`refused: ${facts.detail}`);
+    const refused = refusedFilters(facts);
+    if (refused.length > 0) leaveOut(refused, facts);
+    else note([`${facts.title}: ${facts.detail}`, facts.hint].filter(Boolean).join(" — "));
     return;
   }
   log(`${name}: ${Object.entries(facts).map(([key, value]) => `${key} ${value}`).join(", ")}`);
@@ -83,19 +84,30 @@ function onControl({ name, facts }) {
 // Who may see it.
 
 /**
- * Where the filters are not granted as they are, follow the parts that are.
- * @param {string} refusal
- * @returns {boolean} whether there are any
+ * The filters that a refusal is about: the one that it points to, or where it points to none, those that came last.
+ * @param {Record<string, unknown>} facts the problem
  */
-function followLess(refusal) {
-  const less = narrowed(feed.filters, access.principal?.subscribe ?? []);
-  if (less.length === 0 || less.every((filter) => feed.filters.includes(filter))) return false;
-  log(`refused: ${refusal}`);
-  const text = `Not all of it is granted (${refusal}). Followed is what is granted: ${less.join(", ")}`;
-  follow(less);
-  standing = text;
-  note(text);
-  return true;
+function refusedFilters({ status, field, reason_code }) {
+  const index = /^\/topics\/(\d+)$/.exec(String(field))?.[1];
+  if (index !== undefined) return feed.filters.slice(Number(index), Number(index) + 1);
+  const mayPass = (Number(status) >= 500 || status === 429) && reason_code === undefined;
+  const isClear = feed.filters.length === 1 || feed.untried.length < feed.filters.length;
+  return isClear && !mayPass ? feed.untried : [];
+}
+
+/**
+ * Follow the others, and of what is not granted as it is the parts that are.
+ * @param {string[]} refused
+ * @param {Record<string, unknown>} facts the problem
+ */
+function leaveOut(refused, { type, detail, hint }) {
+  const granted = type === NOT_GRANTED ? narrowed(refused, access.principal?.subscribe ?? []) : [];
+  const parts = granted.filter((each) => !refused.includes(each));
+  const text = parts.length
+    ? `Not all of it is granted (${detail}). Followed is what is granted: ${parts.join(", ")}.`
+    : `Not followed: ${refused.join(", ")} (${[detail, hint].filter(Boolean).join(" — ")}).`;
+  const others = feed.filters.flatMap((each) => (each === refused[0] ? parts : refused.includes(each) ? [] : [each]));
+  follow(others, [...reasons, text]);
 }
 
 /** Show nothing more of what somebody else was shown. */
@@ -126,7 +138,7 @@ access.addEventListener("changed", () => {
   if (shownTo !== "" && shownTo !== name) forget();
   shownTo = name;
   feed.qos = Math.min(1, ...subscribe.map((each) => each.qos));
-  standing = "";
+  reasons = [];
   note("");
   account.draw();
   get("try").textContent = samples();
@@ -180,9 +192,13 @@ function log(text) {
 
 // Filters.
 
-/** @param {string[]} filters */
-function follow(filters) {
-  standing = "";
+/**
+ * @param {string[]} filters
+ * @param {string[]} [whyNotOthers] what the notice says
+ */
+function follow(filters, whyNotOthers = []) {
+  reasons = whyNotOthers;
+  note(reasons.join(" "));
   feed.follow(filters);
   if (access.isNeeded) feed.stop("signed out");
   get("chips").replaceChildren(
