@@ -164,7 +164,19 @@ def test_what_is_not_granted_is_told(page: Page) -> None:
     page.get_by_label("Topic", exact=True).fill("sign-in/a")
     page.get_by_role("button", name="Publish", exact=True).click()
     expect(page.locator("#outcome")).to_contain_text("you may not publish to 'sign-in/a'")
-    expect(page.locator("#broker-state")).to_contain_text("status:read")
+    expect(page.locator("#broker-state")).to_have_text("broker: hidden, needs the scope status:read")
+    expect(page.locator("#broker-state")).to_have_attribute("data-state", "idle")
+
+
+def test_who_is_not_signed_in_is_told_to(page: Page) -> None:
+    """Publishing says where, and not which header to send; what the broker does is unknown, not bad."""
+    expect(page.locator("#sign-in")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Publish", exact=True).click()
+    expect(page.locator("#outcome")).to_have_text(
+        "Not authenticated: sign in first, by the button at the top of the page."
+    )
+    expect(page.locator("#broker-state")).to_have_attribute("data-state", "idle")
 
 
 def test_with_the_scope_the_broker_shows(page: Page) -> None:

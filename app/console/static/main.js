@@ -77,7 +77,7 @@ function onControl({ name, facts }) {
   if (name === "gap" && !isNew) topics.markStale();
   const reason = /** @type {keyof typeof ENDED_ACCESS} */ (facts.reason);
   if (name === "close" && reason in ENDED_ACCESS) access.end(ENDED_ACCESS[reason]);
-  if (name === "broker") tellBroker(facts.state === "up", facts.state === "up" ? "broker connected" : "broker away");
+  if (name === "broker") tellBroker(facts.state === "up" ? "live" : "failed", facts.state === "up" ? "broker connected" : "broker away");
   drawSoon();
 }
 
@@ -129,7 +129,7 @@ function signOut() {
 
 access.addEventListener("needed", (event) => {
   feed.stop("signed out");
-  tellBroker(false, "broker unknown");
+  tellBroker("idle", "broker unknown");
   account.ask(/** @type {CustomEvent} */ (event).detail);
 });
 access.addEventListener("changed", () => {
@@ -303,11 +303,11 @@ document.addEventListener("keydown", (event) => {
 // The broker.
 
 /**
- * @param {boolean} isUp
+ * @param {"idle" | "live" | "failed"} state
  * @param {string} text
  */
-function tellBroker(isUp, text) {
-  get("broker-state").dataset.state = isUp ? "live" : "failed";
+function tellBroker(state, text) {
+  get("broker-state").dataset.state = state;
   if (get("broker-state").textContent !== text) get("broker-state").textContent = text;
 }
 
@@ -317,14 +317,14 @@ async function lookAtBroker() {
     const answer = await access.call("v1/status");
     if (answer.status === 401) return;
     if (answer.status === 403) {
-      tellBroker(true, "broker: seen with the scope status:read alone");
+      tellBroker("idle", "broker: hidden, needs the scope status:read");
       return;
     }
     const { broker } = await answer.json();
     const isUp = broker.state === "connected";
-    tellBroker(isUp, isUp ? `broker ${broker.address}, MQTT ${broker.limits?.mqtt_version ?? ""}` : `broker away: ${broker.last_error ?? broker.state}`);
+    tellBroker(isUp ? "live" : "failed", isUp ? `broker ${broker.address}, MQTT ${broker.limits?.mqtt_version ?? ""}` : `broker away: ${broker.last_error ?? broker.state}`);
   } catch {
-    tellBroker(false, "the bridge does not answer");
+    tellBroker("failed", "the bridge does not answer");
   }
 }
 
@@ -363,5 +363,5 @@ if (wanted !== null) {
 }
 draw();
 // Who one is decides what may be asked; a bridge that is away is asked again by the stream.
-await access.look().catch(() => tellBroker(false, "the bridge does not answer"));
+await access.look().catch(() => tellBroker("failed", "the bridge does not answer"));
 if (filters.length) follow(filters);
