@@ -314,6 +314,28 @@ def test_a_link_leads_to_a_live_view(visit: Visit, bridge: Bridge) -> None:
     expect(visit.page.locator("#details-title")).to_have_text("console/link/a")
 
 
+def test_a_first_visit_is_told_what_to_do(visit: Visit, bridge: Bridge) -> None:
+    """Where nobody is asked who they are, one click follows what there is, and a second takes it back."""
+    page = visit.page
+    publish(bridge, "demo/first/visit", b"1", retain=True)
+    expect(page.locator("#next")).to_contain_text("Follow a filter")
+    expect(page.locator("#offers button")).to_have_text(["Follow demo/#", "Follow #"])
+    page.get_by_role("button", name="Follow demo/#", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#stream-state")).to_have_text("live")
+    assert "1" == visit.value("visit")
+    expect(page.get_by_role("button", name="Stop following demo/#")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#stream-state")).to_have_text("not following")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.locator("#offers button")).to_have_count(2)
+    visit.follow("console/first/#")
+    expect(page.locator("#next")).to_contain_text("Nothing has come yet")
+    expect(page.locator("#offers")).to_be_hidden()
+    bridge.client.delete("/v1/topics/demo/first/visit")
+    assert [] == visit.complaints
+
+
 def test_a_broker_that_leaves_and_returns_is_told(visit: Visit) -> None:
     """The state says that the broker is away and that it is back; the gap is in the log."""
     with Mosquitto() as broker, running_bridge(broker.url) as other:

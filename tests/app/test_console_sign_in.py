@@ -179,6 +179,22 @@ def test_who_is_not_signed_in_is_told_to(page: Page) -> None:
     expect(page.locator("#broker-state")).to_have_attribute("data-state", "idle")
 
 
+def test_what_is_granted_is_offered(page: Page, site: Site) -> None:
+    """Before, the page says to sign in; then one click follows what is granted, and who has nothing is told."""
+    expect(page.locator("#next")).to_contain_text("Sign in")
+    expect(page.locator("#offers button")).to_have_count(0)
+    sign_in(page, "panel")
+    expect(page.locator("#offers button")).to_have_text(["Follow sign-in/a/#", "Follow sign-in/b"])
+    page.get_by_role("button", name="Follow sign-in/b").click()
+    expect(page.locator("#stream-state")).to_have_text("live")
+    site.publish("sign-in/b", b"1")
+    assert "1" == value(page, "b")
+    page.goto("about:blank")
+    page.goto(f"{site.bridge.url}/console")
+    sign_in(page, "nobody")
+    expect(page.locator("#next")).to_contain_text("Nothing is granted to you")
+
+
 def test_with_the_scope_the_broker_shows(page: Page) -> None:
     """And the form publishes, with the token."""
     sign_in(page, "operator")

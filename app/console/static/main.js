@@ -13,6 +13,10 @@ const STATUS_MS = 5_000;
 const MAX_LOG = 200;
 /** Messages kept while paused; beyond it the oldest go, and are counted. */
 const MAX_HELD = 20_000;
+/** Filters that are offered where nothing is followed. */
+const MAX_OFFERS = 6;
+/** What a bridge that asks nobody is for: trying out. The made-up sensors of `tidegate dev` are in both. */
+const ANYBODYS = ["demo/#", "#"];
 
 const get = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
@@ -129,6 +133,7 @@ function signOut() {
 
 access.addEventListener("needed", (event) => {
   feed.stop("signed out");
+  advise();
   tellBroker("idle", "broker unknown");
   account.ask(/** @type {CustomEvent} */ (event).detail);
 });
@@ -142,6 +147,7 @@ access.addEventListener("changed", () => {
   note("");
   account.draw();
   get("try").textContent = samples();
+  advise();
   if (feed.isOver) feed.resume();
   lookAtBroker();
 });
@@ -215,7 +221,40 @@ function follow(filters, whyNotOthers = []) {
       return chip;
     }),
   );
+  advise();
   remember();
+}
+
+/** Say what to do while there is no topic to show, and offer filters where none is followed. */
+function advise() {
+  const { principal, isNeeded } = access;
+  const isOpen = principal?.source === "none";
+  const granted = isOpen ? ANYBODYS : [...new Set(principal?.subscribe.map((each) => each.filter))];
+  const offers = feed.filters.length || isNeeded ? [] : granted.slice(0, MAX_OFFERS);
+  get("next").textContent = isNeeded
+    ? "Sign in, by the button at the top of the page, to see what you may follow."
+    : feed.filters.length
+      ? "Nothing has come yet. Topics show here as soon as a message does."
+      : principal !== null && granted.length === 0
+        ? "Nothing is granted to you to follow: whoever runs the bridge gives out grants."
+        : `Follow a filter to watch its topics here: type one above${offers.length ? ", or begin with" : "."}`;
+  get("offers").hidden = offers.length === 0;
+  get("offers").replaceChildren(...offers.map(offered));
+}
+
+/** @param {string} filter */
+function offered(filter) {
+  const button = document.createElement("button");
+  const name = document.createElement("code");
+  name.textContent = filter;
+  button.type = "button";
+  button.append("Follow ", name);
+  button.addEventListener("click", () => {
+    follow([filter]);
+    // The button is gone; where the keyboard was, there is the way back.
+    get("chips").querySelector("button")?.focus();
+  });
+  return button;
 }
 
 /** The filters and the topic shown stand in the address, so that a reload or a link keeps them. */
