@@ -180,7 +180,7 @@ def test_who_is_not_signed_in_is_told_to(page: Page) -> None:
 
 
 def test_what_is_granted_is_offered(page: Page, site: Site) -> None:
-    """Before, the page says to sign in; then one click follows what is granted, and who has nothing is told."""
+    """Before, the page says to sign in; then one click follows what is granted, if anything is."""
     expect(page.locator("#next")).to_contain_text("Sign in")
     expect(page.locator("#offers button")).to_have_count(0)
     sign_in(page, "panel")
