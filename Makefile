@@ -40,6 +40,7 @@ check: $(DEV) ## lint, format, types, import contracts, declared dependencies
 
 docs: $(DEV) ## make a site of docs/ in build/site; a warning is an error
 	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -c docs/site -d build/doctrees . build/site
+	@echo "The site is in build/site. Open its first page in a browser: file://$(CURDIR)/build/site/index.html"
 
 screenshots: $(DEV) ## take the pictures in docs/ anew
 	@.ci/require mosquitto=mosquitto chromium=chromium prometheus=prometheus
@@ -87,10 +88,12 @@ $(VENV)/pyvenv.cfg: $(if $(filter file,$(origin PYTHON)),,FORCE)
 
 # The two projects are installed as links to this tree, with nothing fetched but what the lock files pin.
 $(RUN): $(VENV)/pyvenv.cfg requirements.lock requirements-build.lock pyproject.toml client_sdk/pyproject.toml
+	@echo "Fetching what the service needs; it may take a minute …"
 	$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e client_sdk -e .
 	@touch $@
 
 $(DEV): $(RUN) requirements-dev.lock
+	@echo "Fetching what the tests and tools need; it may take a few minutes …"
 	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@

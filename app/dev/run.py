@@ -53,7 +53,7 @@ def run(settings: Settings, *, has_sensors: bool, say: Callable[[str], None]) ->
         listening = stack.enter_context(_listen(settings, say))
         warn_if_insecure(settings, url_of(listening))
         server = make_server(
-            create_app(settings), settings, on_started=lambda: say(banner(url_of(listening), where))
+            create_app(settings), settings, on_started=lambda: say(banner(url_of(listening), where, settings))
         )
         options = settings.connect_options() if has_sensors else None
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:

@@ -258,12 +258,49 @@ def test_a_refused_publish_says_why(visit: Visit) -> None:
 
 
 def test_a_refused_filter_says_why(visit: Visit) -> None:
-    """EventSource hides the answer; the console asks for it and shows it, and does not try again."""
+    """EventSource hides the answer; the console asks for it, shows it, and lets the filter go."""
     page = visit.page
     page.get_by_label("Topic filter").fill("console/#/x")
     page.get_by_role("button", name="Follow", exact=True).click()
-    expect(page.locator("#notice")).to_contain_text("#")
-    expect(page.locator("#stream-state")).to_have_text("refused")
+    expect(page.locator("#notice")).to_contain_text("Not followed: console/#/x (")
+    expect(page.locator("#stream-state")).to_have_text("not following")
+    expect(page.locator("#chips li")).to_have_count(0)
+
+
+def test_a_refused_filter_does_not_end_the_others(visit: Visit, bridge: Bridge) -> None:
+    """It is let go with its reason, and what was followed before goes on."""
+    page = visit.page
+    visit.follow("console/goes-on/#")
+    page.get_by_label("Topic filter").fill("console/#/x")
+    page.get_by_role("button", name="Follow", exact=True).click()
+    expect(page.locator("#notice")).to_contain_text("Not followed: console/#/x (")
+    expect(page.locator("#stream-state")).to_have_text("live")
+    expect(page.locator("#chips code")).to_have_text(["console/goes-on/#"])
+    publish(bridge, "console/goes-on/a", b"1")
+    assert "1" == visit.value("a")
+    expect(page.locator("#log")).not_to_contain_text("gap")
+    assert "x" not in page.evaluate("location.hash")
+
+
+def test_each_refused_filter_of_a_link_is_told(visit: Visit, bridge: Bridge) -> None:
+    """Of several, the good ones are followed, and every other has its reason."""
+    visit.page.goto(f"{bridge.url}/console?topic=a/%23/b&topic=console/link/%23&topic=c%2B")
+    expect(visit.page.locator("#stream-state")).to_have_text("live")
+    expect(visit.page.locator("#chips code")).to_have_text(["console/link/#"])
+    for refused in ("a/#/b", "c+"):
+        expect(visit.page.locator("#notice")).to_contain_text(f"Not followed: {refused} (")
+
+
+def test_one_filter_too_many_is_let_go(visit: Visit, mosquitto: Mosquitto) -> None:
+    """A refusal that points to no filter is about the last."""
+    with running_bridge(mosquitto.url, max_filters_per_stream=1) as narrow:
+        visit.page.goto(f"{narrow.url}/console")
+        visit.follow("console/one/#")
+        visit.page.get_by_label("Topic filter").fill("console/two/#")
+        visit.page.get_by_role("button", name="Follow", exact=True).click()
+        expect(visit.page.locator("#notice")).to_contain_text("TIDEGATE_MAX_FILTERS_PER_STREAM")
+        expect(visit.page.locator("#stream-state")).to_have_text("live")
+        expect(visit.page.locator("#chips code")).to_have_text(["console/one/#"])
 
 
 def test_a_link_leads_to_a_live_view(visit: Visit, bridge: Bridge) -> None:
@@ -275,6 +312,28 @@ def test_a_link_leads_to_a_live_view(visit: Visit, bridge: Bridge) -> None:
     visit.page.reload()
     expect(visit.page.locator("#stream-state")).to_have_text("live")
     expect(visit.page.locator("#details-title")).to_have_text("console/link/a")
+
+
+def test_a_first_visit_is_told_what_to_do(visit: Visit, bridge: Bridge) -> None:
+    """Where nobody is asked who they are, one click follows what there is, and a second takes it back."""
+    page = visit.page
+    publish(bridge, "demo/first/visit", b"1", retain=True)
+    expect(page.locator("#next")).to_contain_text("Follow a filter")
+    expect(page.locator("#offers button")).to_have_text(["Follow demo/#", "Follow #"])
+    page.get_by_role("button", name="Follow demo/#", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#stream-state")).to_have_text("live")
+    assert "1" == visit.value("visit")
+    expect(page.get_by_role("button", name="Stop following demo/#")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#stream-state")).to_have_text("not following")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.locator("#offers button")).to_have_count(2)
+    visit.follow("console/first/#")
+    expect(page.locator("#next")).to_contain_text("Nothing has come yet")
+    expect(page.locator("#offers")).to_be_hidden()
+    bridge.client.delete("/v1/topics/demo/first/visit")
+    assert [] == visit.complaints
 
 
 def test_a_broker_that_leaves_and_returns_is_told(visit: Visit) -> None:
@@ -336,9 +395,14 @@ def test_the_keyboard_is_enough(visit: Visit, bridge: Bridge) -> None:
     described = page.locator("#tree").get_attribute("aria-activedescendant")
     expect(page.locator(f"#{described}")).to_have_attribute("aria-level", "1")
     page.keyboard.press("?")
-    expect(page.locator("#keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#keys")).to_be_hidden()
+    page.get_by_role("button", name="Shortcuts").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Shortcuts")).to_be_focused()
     page.get_by_role("button", name="Publish to it").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_label("Topic", exact=True)).to_have_value("console/keys/a")

@@ -153,15 +153,46 @@ def test_what_is_granted_is_followed(page: Page, site: Site) -> None:
 
 
 def test_what_is_not_granted_is_told(page: Page) -> None:
-    """Which filter, which topic and which scope, in the bridge's own words."""
+    """Which filter, which topic and which scope, in the bridge's own words; what is granted goes on."""
     sign_in(page, "panel")
+    follow(page, "sign-in/b")
+    expect(page.locator("#stream-state")).to_have_text("live")
     follow(page, "elsewhere/#")
     expect(page.locator("#notice")).to_contain_text("you may not subscribe to 'elsewhere/#'")
-    expect(page.locator("#stream-state")).to_have_text("refused")
+    expect(page.locator("#stream-state")).to_have_text("live")
+    expect(page.locator("#chips code")).to_have_text(["sign-in/b"])
     page.get_by_label("Topic", exact=True).fill("sign-in/a")
     page.get_by_role("button", name="Publish", exact=True).click()
     expect(page.locator("#outcome")).to_contain_text("you may not publish to 'sign-in/a'")
-    expect(page.locator("#broker-state")).to_contain_text("status:read")
+    expect(page.locator("#broker-state")).to_have_text("broker: hidden, needs the scope status:read")
+    expect(page.locator("#broker-state")).to_have_attribute("data-state", "idle")
+
+
+def test_who_is_not_signed_in_is_told_to(page: Page) -> None:
+    """Publishing says where, and not which header to send; what the broker does is unknown, not bad."""
+    expect(page.locator("#sign-in")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Publish", exact=True).click()
+    expect(page.locator("#outcome")).to_have_text(
+        "Not authenticated: sign in first, by the button at the top of the page."
+    )
+    expect(page.locator("#broker-state")).to_have_attribute("data-state", "idle")
+
+
+def test_what_is_granted_is_offered(page: Page, site: Site) -> None:
+    """Before, the page says to sign in; then one click follows what is granted, if anything is."""
+    expect(page.locator("#next")).to_contain_text("Sign in")
+    expect(page.locator("#offers button")).to_have_count(0)
+    sign_in(page, "panel")
+    expect(page.locator("#offers button")).to_have_text(["Follow sign-in/a/#", "Follow sign-in/b"])
+    page.get_by_role("button", name="Follow sign-in/b").click()
+    expect(page.locator("#stream-state")).to_have_text("live")
+    site.publish("sign-in/b", b"1")
+    assert "1" == value(page, "b")
+    page.goto("about:blank")
+    page.goto(f"{site.bridge.url}/console")
+    sign_in(page, "nobody")
+    expect(page.locator("#next")).to_contain_text("Nothing is granted to you")
 
 
 def test_with_the_scope_the_broker_shows(page: Page) -> None:
@@ -188,7 +219,7 @@ def test_signing_out_leaves_nothing(page: Page, site: Site) -> None:
     expect(page.locator("[role=treeitem]")).to_have_count(0)
     expect(page.locator("#summary")).to_have_text("No messages yet.")
     sign_in(page, "nobody")
-    expect(page.locator("#stream-state")).to_have_text("refused")
+    expect(page.locator("#stream-state")).to_have_text("not following")
     expect(page.locator("#notice")).to_contain_text("you may not subscribe to 'sign-in/b'")
 
 

@@ -10,13 +10,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from app.dev.banner import key_needed
 from app.dev.sensors import SENSORS, Sensor
+from app.settings import Settings
 from tests.support.bridge import wait_until
 from tests.support.command import ROOT, SECONDS, Command, environment
 from tests.support.mosquitto import Mosquitto
@@ -52,12 +55,12 @@ def url_of(dev: Command) -> str:
     return found[1]
 
 
-def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+def in_shell(command: str, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run what a person would paste."""
     return subprocess.run(
         command,
         shell=True,
-        env=environment(),
+        env=environment(settings),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -217,6 +220,57 @@ def test_a_sensor_wanders_around_its_usual_value(sensor: Sensor) -> None:
         values.append(sensor.next(values[-1]))
     assert len(set(values)) > 19_000
     assert max(abs(value - sensor.usual) for value in values) < 25 * sensor.step
+
+
+@pytest.mark.parametrize("way", ["api_keys", "secret"])
+def test_where_callers_need_a_key_the_commands_have_it(
+    fresh_mosquitto: Mosquitto, tmp_path: Path, way: str
+) -> None:
+    """What is printed makes a key, or a token, and the commands run with it as they stand."""
+    keys = tmp_path / "the keys.yaml"
+    keys.write_text("keys: []\n")
+    own = {"TIDEGATE_API_KEYS_FILE": str(keys)} if way == "api_keys" else {"TIDEGATE_JWT_KEY": "hunter2-" * 8}
+    settings = {"TIDEGATE_BROKER_URL": fresh_mosquitto.url, **own}
+    arguments = ("dev", "--no-sensors", "--port")
+    with ReservedPort() as port, Command(*arguments, str(port.number), settings=settings) as running:
+        running.wait_for(LAST_LINE)
+        wait_until(lambda: running.output.rstrip().endswith(")()'"), SECONDS)
+        lines = [line.strip() for line in running.output.splitlines()]
+        key, publish, program = (
+            next(line for line in lines if line.startswith(start))
+            for start in ("KEY=", "curl --header", "TIDEGATE_TOKEN=")
+        )
+        stream = next(line for line in lines if "--no-buffer" in line)
+        made = in_shell(f"{key}; echo $KEY", own if way == "secret" else {})
+        assert made.stdout.strip(), made.stderr
+        known = f"KEY={made.stdout.strip()}"
+        url = f"{url_of(running)}/v1/principal"
+        bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        wait_until(lambda: httpx.get(url, headers=bearer, trust_env=False).status_code == 200, SECONDS)
+        assert '"reason_code":' in in_shell(f"{known}; {publish}").stdout
+        assert (0, "") == ((answer := in_shell(f"{known}; {program}")).returncode, answer.stderr)
+        retained = f"{known}; {publish}?retain=true"
+        assert '"retain":true' in in_shell(retained).stdout
+        assert '"from curl"' in follow_until(f"{known}; {stream}", "data: {")
+        assert "hunter2" not in running.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"jwt_jwks_url": "https://login.example/keys"}, "a token of your issuer"),
+        (
+            {"proxy_subject_header": "X", "trusted_proxies": ("10.0.0.7",), "subjects_file": "s"},
+            "a client certificate",
+        ),
+        ({}, ""),
+    ],
+    ids=["issuer", "certificate", "nobody"],
+)
+def test_what_cannot_be_made_here_is_told(settings: dict[str, Any], told: str) -> None:
+    """Whoever has to have something first is told so; where nobody is asked, nothing is."""
+    assert told in key_needed(Settings(**settings))
+    assert bool(told) == bool(key_needed(Settings(**settings)))
 
 
 def test_the_printed_python_is_this_one(dev: Command) -> None:

@@ -27,6 +27,7 @@ export class Feed extends EventTarget {
   #timer = 0;
   #isOver = false;
   #isThinned = false;
+  #wasLive = false;
   #second = 0;
   #inSecond = 0;
 
@@ -58,7 +59,13 @@ export class Feed extends EventTarget {
     // With the last id the filters that stay have no hole; of a new one the bridge says that it has a gap.
     if (!this.#filters.some((filter) => before.includes(filter))) this.#lastEventId = "";
     this.#isThinned = false;
+    this.#wasLive = false;
     this.resume();
+  }
+
+  /** The filters that the last change added, until a stream has them. */
+  get untried() {
+    return this.#wasLive ? [] : this.added;
   }
 
   /** Whether it was ended or refused, and waits to be resumed. */
@@ -113,27 +120,30 @@ export class Feed extends EventTarget {
       this.#tell("idle", "not following");
       return;
     }
-    const query = new URLSearchParams(this.#filters.map((filter) => ["topic", filter]));
-    query.set("qos", String(this.qos));
-    query.set("policy", "latest");
-    if (this.#isThinned) query.set("interval", String(INTERVAL_SECONDS));
-    if (this.#lastEventId) query.set("last_event_id", this.#lastEventId);
+    const wanted = {
+      topics: this.#filters,
+      qos: this.qos,
+      policy: "latest",
+      interval: this.#isThinned ? INTERVAL_SECONDS : null,
+      last_event_id: this.#lastEventId,
+    };
     this.#stop = new AbortController();
     this.#tell("waiting", text);
-    this.#read(query, this.#stop.signal);
+    this.#read(JSON.stringify(wanted), this.#stop.signal);
   }
 
   /**
-   * @param {URLSearchParams} query
+   * @param {string} body as JSON: a refusal of it points to the filter that is at fault
    * @param {AbortSignal} signal
    */
-  async #read(query, signal) {
-    const headers = { Accept: "text/event-stream" };
+  async #read(body, signal) {
+    const headers = { Accept: "text/event-stream", "Content-Type": "application/json" };
     let waitMs = 0;
     try {
-      const answer = await this.#call(`v1/subscribe?${query}`, { headers, cache: "no-store", signal });
+      const answer = await this.#call("v1/subscribe", { method: "POST", headers, body, cache: "no-store", signal });
       if (answer.ok && answer.body !== null) {
         this.#waitMs = FIRST_WAIT_MS;
+        this.#wasLive = true;
         this.#tell("live", "live");
         for await (const events of eventsOf(answer.body)) {
           if (signal.aborted) return;
@@ -143,7 +153,9 @@ export class Feed extends EventTarget {
         const problem = await answer.json();
         if (signal.aborted) return;
         waitMs = Number(answer.headers.get("Retry-After") ?? 0) * 1000;
-        this.#onRefusal(answer.status, problem);
+        this.dispatchEvent(new CustomEvent("control", { detail: { name: "refused", facts: problem } }));
+        // What is too much now, or a fault of the bridge, may pass.
+        if (!signal.aborted && answer.status < 500 && answer.status !== 429) this.stop("refused");
       }
     } catch {
       // The bridge is away, or this stream was given up; the next attempt tells.
@@ -166,16 +178,6 @@ export class Feed extends EventTarget {
     const facts = JSON.parse(data);
     if (name === "close" && !facts.may_reconnect) this.stop(`ended: ${facts.reason}`);
     this.dispatchEvent(new CustomEvent("control", { detail: { name, facts } }));
-  }
-
-  /**
-   * @param {number} status
-   * @param {Record<string, unknown>} problem
-   */
-  #onRefusal(status, problem) {
-    // What is too much now, or a fault of the bridge, may pass.
-    if (status < 500 && status !== 429) this.stop("refused");
-    this.dispatchEvent(new CustomEvent("control", { detail: { name: "refused", facts: problem } }));
   }
 
   /**

@@ -13,6 +13,10 @@ const STATUS_MS = 5_000;
 const MAX_LOG = 200;
 /** Messages kept while paused; beyond it the oldest go, and are counted. */
 const MAX_HELD = 20_000;
+/** Filters that are offered where nothing is followed. */
+const MAX_OFFERS = 6;
+/** What a bridge that asks nobody is for: trying out. The made-up sensors of `tidegate dev` are in both. */
+const ANYBODYS = ["demo/#", "#"];
 
 const get = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
@@ -34,8 +38,8 @@ const tree = new Tree(get("tree"), get("rows"), topics, (level) => {
 let held = null;
 let dropped = 0;
 let isDue = false;
-/** What the notice says while all goes well. */
-let standing = "";
+/** What the notice says while all goes well: why filters are not followed. @type {string[]} */
+let reasons = [];
 /** Whose messages are shown. */
 let shownTo = "";
 
@@ -59,15 +63,16 @@ feed.addEventListener("state", (event) => {
   if (shown.textContent !== text) log(`stream: ${text}`);
   shown.dataset.state = state;
   shown.textContent = text;
-  if (state === "live") note(standing);
+  if (state === "live") note(reasons.join(" "));
 });
 
 /** @param {{ name: string, facts: Record<string, unknown> }} event */
 function onControl({ name, facts }) {
   if (name === "refused") {
-    if (facts.type === NOT_GRANTED && followLess(String(facts.detail))) return;
-    note([`${facts.title}: ${facts.detail}`, facts.hint].filter(Boolean).join(" — "));
     log(`refused: ${facts.detail}`);
+    const refused = refusedFilters(facts);
+    if (refused.length > 0) leaveOut(refused, facts);
+    else note([`${facts.title}: ${facts.detail}`, facts.hint].filter(Boolean).join(" — "));
     return;
   }
   log(`${name}: ${Object.entries(facts).map(([key, value]) => `${key} ${value}`).join(", ")}`);
@@ -76,26 +81,37 @@ function onControl({ name, facts }) {
   if (name === "gap" && !isNew) topics.markStale();
   const reason = /** @type {keyof typeof ENDED_ACCESS} */ (facts.reason);
   if (name === "close" && reason in ENDED_ACCESS) access.end(ENDED_ACCESS[reason]);
-  if (name === "broker") tellBroker(facts.state === "up", facts.state === "up" ? "broker connected" : "broker away");
+  if (name === "broker") tellBroker(facts.state === "up" ? "live" : "failed", facts.state === "up" ? "broker connected" : "broker away");
   drawSoon();
 }
 
 // Who may see it.
 
 /**
- * Where the filters are not granted as they are, follow the parts that are.
- * @param {string} refusal
- * @returns {boolean} whether there are any
+ * The filters that a refusal is about: the one that it points to, or where it points to none, those that came last.
+ * @param {Record<string, unknown>} facts the problem
  */
-function followLess(refusal) {
-  const less = narrowed(feed.filters, access.principal?.subscribe ?? []);
-  if (less.length === 0 || less.every((filter) => feed.filters.includes(filter))) return false;
-  log(`refused: ${refusal}`);
-  const text = `Not all of it is granted (${refusal}). Followed is what is granted: ${less.join(", ")}`;
-  follow(less);
-  standing = text;
-  note(text);
-  return true;
+function refusedFilters({ status, field, reason_code }) {
+  const index = /^\/topics\/(\d+)$/.exec(String(field))?.[1];
+  if (index !== undefined) return feed.filters.slice(Number(index), Number(index) + 1);
+  const mayPass = (Number(status) >= 500 || status === 429) && reason_code === undefined;
+  const isClear = feed.filters.length === 1 || feed.untried.length < feed.filters.length;
+  return isClear && !mayPass ? feed.untried : [];
+}
+
+/**
+ * Follow the others, and of what is not granted as it is the parts that are.
+ * @param {string[]} refused
+ * @param {Record<string, unknown>} facts the problem
+ */
+function leaveOut(refused, { type, detail, hint }) {
+  const granted = type === NOT_GRANTED ? narrowed(refused, access.principal?.subscribe ?? []) : [];
+  const parts = granted.filter((each) => !refused.includes(each));
+  const text = parts.length
+    ? `Not all of it is granted (${detail}). Followed is what is granted: ${parts.join(", ")}.`
+    : `Not followed: ${refused.join(", ")} (${[detail, hint].filter(Boolean).join(" — ")}).`;
+  const others = feed.filters.flatMap((each) => (each === refused[0] ? parts : refused.includes(each) ? [] : [each]));
+  follow(others, [...reasons, text]);
 }
 
 /** Show nothing more of what somebody else was shown. */
@@ -117,7 +133,8 @@ function signOut() {
 
 access.addEventListener("needed", (event) => {
   feed.stop("signed out");
-  tellBroker(false, "broker unknown");
+  advise();
+  tellBroker("idle", "broker unknown");
   account.ask(/** @type {CustomEvent} */ (event).detail);
 });
 access.addEventListener("changed", () => {
@@ -126,10 +143,11 @@ access.addEventListener("changed", () => {
   if (shownTo !== "" && shownTo !== name) forget();
   shownTo = name;
   feed.qos = Math.min(1, ...subscribe.map((each) => each.qos));
-  standing = "";
+  reasons = [];
   note("");
   account.draw();
   get("try").textContent = samples();
+  advise();
   if (feed.isOver) feed.resume();
   lookAtBroker();
 });
@@ -180,9 +198,13 @@ function log(text) {
 
 // Filters.
 
-/** @param {string[]} filters */
-function follow(filters) {
-  standing = "";
+/**
+ * @param {string[]} filters
+ * @param {string[]} [whyNotOthers] what the notice says
+ */
+function follow(filters, whyNotOthers = []) {
+  reasons = whyNotOthers;
+  note(reasons.join(" "));
   feed.follow(filters);
   if (access.isNeeded) feed.stop("signed out");
   get("chips").replaceChildren(
@@ -199,7 +221,40 @@ function follow(filters) {
       return chip;
     }),
   );
+  advise();
   remember();
+}
+
+/** Say what to do while there is no topic to show, and offer filters where none is followed. */
+function advise() {
+  const { principal, isNeeded } = access;
+  const isOpen = principal?.source === "none";
+  const granted = isOpen ? ANYBODYS : [...new Set(principal?.subscribe.map((each) => each.filter))];
+  const offers = feed.filters.length || isNeeded ? [] : granted.slice(0, MAX_OFFERS);
+  get("next").textContent = isNeeded
+    ? "Sign in, by the button at the top of the page, to see what you may follow."
+    : feed.filters.length
+      ? "Nothing has come yet. Topics show here as soon as a message does."
+      : principal !== null && granted.length === 0
+        ? "Nothing is granted to you to follow: whoever runs the bridge gives out grants."
+        : `Follow a filter to watch its topics here: type one above${offers.length ? ", or begin with" : "."}`;
+  get("offers").hidden = offers.length === 0;
+  get("offers").replaceChildren(...offers.map(offered));
+}
+
+/** @param {string} filter */
+function offered(filter) {
+  const button = document.createElement("button");
+  const name = document.createElement("code");
+  name.textContent = filter;
+  button.type = "button";
+  button.append("Follow ", name);
+  button.addEventListener("click", () => {
+    follow([filter]);
+    // The button is gone; where the keyboard was, there is the way back.
+    get("chips").querySelector("button")?.focus();
+  });
+  return button;
 }
 
 /** The filters and the topic shown stand in the address, so that a reload or a link keeps them. */
@@ -287,11 +342,11 @@ document.addEventListener("keydown", (event) => {
 // The broker.
 
 /**
- * @param {boolean} isUp
+ * @param {"idle" | "live" | "failed"} state
  * @param {string} text
  */
-function tellBroker(isUp, text) {
-  get("broker-state").dataset.state = isUp ? "live" : "failed";
+function tellBroker(state, text) {
+  get("broker-state").dataset.state = state;
   if (get("broker-state").textContent !== text) get("broker-state").textContent = text;
 }
 
@@ -301,14 +356,14 @@ async function lookAtBroker() {
     const answer = await access.call("v1/status");
     if (answer.status === 401) return;
     if (answer.status === 403) {
-      tellBroker(true, "broker: seen with the scope status:read alone");
+      tellBroker("idle", "broker: hidden, needs the scope status:read");
       return;
     }
     const { broker } = await answer.json();
     const isUp = broker.state === "connected";
-    tellBroker(isUp, isUp ? `broker ${broker.address}, MQTT ${broker.limits?.mqtt_version ?? ""}` : `broker away: ${broker.last_error ?? broker.state}`);
+    tellBroker(isUp ? "live" : "failed", isUp ? `broker ${broker.address}, MQTT ${broker.limits?.mqtt_version ?? ""}` : `broker away: ${broker.last_error ?? broker.state}`);
   } catch {
-    tellBroker(false, "the bridge does not answer");
+    tellBroker("failed", "the bridge does not answer");
   }
 }
 
@@ -347,5 +402,5 @@ if (wanted !== null) {
 }
 draw();
 // Who one is decides what may be asked; a bridge that is away is asked again by the stream.
-await access.look().catch(() => tellBroker(false, "the bridge does not answer"));
+await access.look().catch(() => tellBroker("failed", "the bridge does not answer"));
 if (filters.length) follow(filters);

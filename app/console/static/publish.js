@@ -10,6 +10,8 @@ async function outcomeOf(answer) {
     const told = body.qos === 0 ? "handed over; nobody acknowledges QoS 0" : `acknowledged: ${body.reason} (${body.reason_code})`;
     return [true, `${body.topic}: ${told}`];
   }
+  // The page signs in; which header to send is for programs.
+  if (answer.status === 401) return [false, `${body.title}: sign in first, by the button at the top of the page.`];
   return [false, [`${body.title}: ${body.detail}`, body.hint].filter(Boolean).join(" — ")];
 }
 
