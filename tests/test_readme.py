@@ -84,17 +84,20 @@ def test_the_following_command_shows_what_is_published(urls: tuple[str, str]) ->
 
 @pytest.mark.parametrize("way", [0, 1], ids=["bridge", "direct"])
 def test_the_python_program_runs_over_both_ways(urls: tuple[str, str], way: int) -> None:
-    """The same lines publish through the bridge and straight to the broker."""
+    """The same lines publish through the bridge and straight to the broker, and hear what they publish."""
     got: list[Any] = []
     with Subscriber(urls[1]) as witness:
         witness.subscribe("sensors/+/temperature", lambda _, payload: got.append(payload))
         got.clear()
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", blocks("python")[0]],
             env=environment({"TIDEGATE_URL": urls[way]}),
+            stdout=subprocess.PIPE,
+            text=True,
             timeout=SECONDS,
             check=True,
         )
+        assert "21.5\n" in done.stdout
         wait_until(lambda: {"celsius": 21.5} in got)
 
 

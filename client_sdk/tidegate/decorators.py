@@ -124,7 +124,8 @@ def subscribe(
     parameter is annotated with ``Message`` takes the whole message. It may block, publish or raise; others go
     on. A coroutine function runs on the loop that is running now, else on one of the SDK's.
 
-    A broker that is away is logged and tried until it answers.
+    What this process publishes afterwards, to the same host and port, waits until the broker has granted the
+    filters (``tidegate.beginnings``). A broker that is away is logged and tried until it answers.
 
     Args:
         topic: a topic filter (MQTT 5 §4.7), or several; a message that matches several comes once.

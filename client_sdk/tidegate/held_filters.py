@@ -100,6 +100,8 @@ async def subscribe(
             packet.append(each)
         else:
             packets.append([each])
+    if len(packets) == 1:  # sent before whatever is published after this call, as no task is made
+        return await connection.subscribe(packets[0])
     answers = await asyncio.gather(*(connection.subscribe(packet) for packet in packets))
     return list(chain.from_iterable(answers))
 

@@ -60,6 +60,8 @@ class Outbox:
         self._in_flight = 0
         self._window = max_in_flight
         self._connection: Connection | None = None
+        self._standby: Connection | None = None
+        self._is_held = False
         self._limits = BrokerLimits()
         self._must_check = False
         self._error: MQTTError | None = None
@@ -175,7 +177,10 @@ class Outbox:
             connection: where to send.
             limits: what may be sent there.
         """
-        self._connection = connection
+        if self._is_held:
+            self._standby = connection
+        else:
+            self._connection = connection
         self._limits = limits
         self._must_check = may_refuse_publish(limits)
         self._window = min(self._max_in_flight, limits.receive_maximum)
@@ -190,7 +195,7 @@ class Outbox:
             error: why there is no connection.
             hung_up: whether the other side ended it.
         """
-        self._connection = None
+        self._connection = self._standby = None
         self._error = error
         flights = []
         for flight in self._flights:
@@ -208,13 +213,24 @@ class Outbox:
             left = self._room.carry(left)
         self._room.come_back(left, str(error))
 
+    def hold(self) -> None:
+        """Send nothing, whatever connections there are, until ``release``; what was sent is answered."""
+        self._is_held = True
+        self._connection, self._standby = None, self._connection
+
+    def release(self) -> None:
+        """Send what ``hold`` kept back."""
+        self._is_held = False
+        self._connection, self._standby = self._standby, None
+        self._send_waiting()
+
     def pause(self) -> list[asyncio.Future[int]]:
         """Hand nothing more to the present connection; its answers still count.
 
         Returns:
             What is in flight on it: each is done when it is answered, or its time is up.
         """
-        self._connection = None
+        self._connection = self._standby = None
         return [flight.future for flight in self._flights if not flight.future.done()]
 
     def connection_replaced(self, connection: Connection, limits: BrokerLimits, error: MQTTError) -> None:
@@ -335,7 +351,8 @@ class Outbox:
         if flight.was_sent and flight.message.qos:
             flight.fail(flight.outcome_unknown("the connection ended before it was acknowledged"))
         else:
-            flight.fail(flight.never_sent(self._error, is_connected=self._connection is not None))
+            is_connected = self._connection is not None or self._standby is not None
+            flight.fail(flight.never_sent(self._error, is_connected=is_connected))
 
     def _is_idle(self) -> bool:
         return not self._flights and self._room.is_empty

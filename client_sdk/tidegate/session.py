@@ -236,6 +236,14 @@ class Session(KeptConnection):
 
         await self._insist(ping, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
 
+    def hold(self) -> None:
+        """Publish nothing until ``release``; ``Outbox.hold``."""
+        self._outbox.hold()
+
+    def release(self) -> None:
+        """Publish what waits; ``Outbox.release``."""
+        self._outbox.release()
+
     def expire(self) -> None:
         """Wait no longer for what is to be published, before ``close``; ``Outbox.expire``."""
         self._outbox.expire()

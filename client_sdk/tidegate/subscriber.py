@@ -15,9 +15,10 @@ from typing import Any, Final, Self, Unpack
 from tidegate import detour
 from tidegate.arrivals import MAX_WAITING_MESSAGES, Arrivals
 from tidegate.background import engine, running_loop
+from tidegate.beginnings import Beginning
 from tidegate.client import AsyncClient
 from tidegate.configuration import Where
-from tidegate.errors import ConfigurationError, MQTTError, TopicError, UnsupportedError
+from tidegate.errors import ConfigurationError, MQTTError, NotConnectedError, TopicError, UnsupportedError
 from tidegate.handlers import Dispatch
 from tidegate.hooks import Hooked
 from tidegate.levels import NamedFilter
@@ -168,11 +169,16 @@ class AsyncSubscriber(AsyncClient):
         self._followed[dispatch] = detour.Followed(filters, detour.depth(), lasts)
 
     def _insist_in_background(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
-        task = asyncio.create_task(self._insist(filters, dispatch), name=f"tidegate follow {filters[0][0]}")
+        beginning = Beginning(self._transport.broker)
+        insisting = self._insist(filters, dispatch, beginning)
+        task = asyncio.create_task(insisting, name=f"tidegate follow {filters[0][0]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: beginning.end())
 
-    async def _insist(self, filters: Sequence[tuple[str, int]], dispatch: Dispatch) -> None:
+    async def _insist(
+        self, filters: Sequence[tuple[str, int]], dispatch: Dispatch, beginning: Beginning
+    ) -> None:
         delay = RETRY_MIN_SECONDS
         last_reason = ""
         while True:
@@ -182,6 +188,10 @@ class AsyncSubscriber(AsyncClient):
                 logger.error("no longer trying: %s", error)  # noqa: TRY400 - the text has it all
                 return
             except Exception as error:  # noqa: BLE001 - a token's function may raise anything
+                if not isinstance(error, NotConnectedError):
+                    beginning.end()
+                elif self._session_transport is not None:
+                    delay = RETRY_MIN_SECONDS  # the attempt waited for a connection, and the next one does
                 reason = type(error).__name__
                 if reason != last_reason:
                     logger.warning("cannot follow %s yet: %s; trying until it works", filters[0][0], error)

@@ -18,7 +18,7 @@ import tidegate.errors
 from tests.support import seed
 from tests.support.bridge import running_bridge, wait_until
 from tests.support.certificates import make_certificates
-from tests.support.command import ROOT
+from tests.support.command import ROOT, environment
 from tests.support.mosquitto import Mosquitto
 from tidegate import Message, Publisher, Subscriber
 
@@ -65,7 +65,9 @@ def effects(
 
 EFFECTS: Final = {
     "Five lines": effects(
-        "sensors/kitchen/temperature", sent=(("sensors/x", {"n": 1}),), printed=("{'n': 1}",)
+        "sensors/kitchen/temperature",
+        sent=(("sensors/x", {"n": 1}),),
+        printed=("{'n': 1}", "{'celsius': 21.5}"),
     ),
     "Five lines 2": effects("sensors/kitchen/temperature", printed=("{'celsius': 21.5}",)),
     "Direct and bridge, side by side": effects("sensors/hall/humidity"),
@@ -155,6 +157,20 @@ def test_a_block_does_what_it_says(
         running.join(SECONDS)
     assert (failed, running.is_alive()) == ([], False)
     assert {topic for topic in seen if not topic.startswith("tidegate/replies/")} == expected.published | sent
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_the_five_lines_print_what_they_publish(told_url: str, attempt: int) -> None:
+    """As a program of their own, with a broker that has never seen it, they hear themselves and end."""
+    done = subprocess.run(
+        [sys.executable, "-c", blocks()["Five lines"]],
+        env=environment({"TIDEGATE_URL": told_url}),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{'celsius': 21.5}\n", "")
 
 
 @pytest.mark.parametrize("name", WITH_TLS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
+from tidegate.beginnings import Deference, pending
 from tidegate.message import Message
 from tidegate.transports.asking import ask
 from tidegate.transports.calls import Calls, Token
@@ -39,8 +41,14 @@ class BridgeTransport:
         self.url = url
         self._calls = Calls(url, token=token, tls=tls)
         self._publications = Publications(self._calls, publish_timeout_seconds=publish_timeout_seconds)
+        self._deference = Deference(self.broker, self._publications.hold, self._publications.release)
         self._streams: dict[asyncio.Task[None], Receive] = {}
         self._is_closed = False
+
+    @property
+    def broker(self) -> Hashable:
+        """The bridge's address."""
+        return self.url
 
     async def connect(self) -> None:
         """Ask the bridge whether it reaches its broker."""
@@ -50,12 +58,22 @@ class BridgeTransport:
 
     async def publish(self, message: Message) -> int:
         """Hand the message to the bridge; beside others that wait, where there are any."""
+        if pending:
+            self._deference.defer(is_connected=True)
         return await self._publications.submit(message)
 
     async def request(
         self, message: Message, *, timeout_seconds: float, response_topic: str | None = None
     ) -> Message:
         """Publish, and wait for the reply, which the bridge does; raises what ``ask`` raises."""
+        if pending:
+            self._deference.defer(is_connected=True)
+            loop = asyncio.get_running_loop()
+            began_at = loop.time()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await self._deference.passed()
+            timeout_seconds = max(timeout_seconds - (loop.time() - began_at), 0.0)
         return await ask(self._calls, message, timeout_seconds=timeout_seconds, response_topic=response_topic)
 
     async def subscribe(self, filters: Sequence[tuple[str, int]], receive: Receive) -> None:
@@ -83,6 +101,7 @@ class BridgeTransport:
         if self._is_closed:
             return
         self._is_closed = True
+        await self._deference.passed()
         await self._publications.close()
         await self._calls.finish()
         streams = list(self._streams)

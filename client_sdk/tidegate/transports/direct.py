@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tidegate.beginnings import Deference, pending
 from tidegate.connection import BrokerLimits, Connect, ConnectOptions, Subscription
 from tidegate.errors import MQTTError, NotConnectedError, refusal
 from tidegate.message import NO_PROPERTIES, Message
@@ -63,6 +64,7 @@ class DirectTransport:
         self.options = options
         self._connect = connect
         self._session = Session(options, on_message=self._deliver, on_state=self._on_state, connect=connect)
+        self._deference = Deference(self.broker, self._session.hold, self._session.release)
         self._is_started = False
         self._limits: BrokerLimits | None = None
         self._told: list[Callable[[StateChange], None]] = []
@@ -83,11 +85,15 @@ class DirectTransport:
         """Publish over the session."""
         if not self._is_started or self._is_closed:
             await self._start()
+        if pending:
+            self._deference.defer(is_connected=self._limits is not None)
         return await self._session.publish(message, timeout_seconds=timeout_seconds)
 
     def submit(self, message: Message) -> asyncio.Future[int]:
         """Publish without a task of its own where the session runs; the reason code may be a refusing one."""
         if self._is_started and not self._is_closed:
+            if pending:
+                self._deference.defer(is_connected=self._limits is not None)
             return self._session.submit(message)
         return asyncio.ensure_future(self.publish(message))
 
@@ -174,6 +180,7 @@ class DirectTransport:
         for task in self._asking.values():
             task.cancel()
         await self._session.close()
+        self._deference.close()
 
     async def _start(self) -> None:
         if self._is_closed:
@@ -183,6 +190,8 @@ class DirectTransport:
 
     def _on_state(self, change: StateChange) -> None:
         self._limits = self._session.limits if change.state is SessionState.CONNECTED else None
+        if self._limits is not None:
+            self._deference.connected()
         for topic_filter, _ in change.refused:
             if topic_filter not in self._asking:
                 self._asking[topic_filter] = asyncio.create_task(self._ask_again(topic_filter))

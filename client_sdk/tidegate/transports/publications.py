@@ -65,6 +65,7 @@ class Publications:
         self._turns = Turns()
         self._lanes: set[asyncio.Task[None]] = set()
         self._max_requests = MAX_REQUESTS
+        self._is_held = False
         self._failures = 0
         self._attempts = Attempts(calls)
         self._sweeper: asyncio.TimerHandle | None = None
@@ -99,6 +100,15 @@ class Publications:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
         return future
 
+    def hold(self) -> None:
+        """Begin no request until ``release``."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Send what ``hold`` kept back."""
+        self._is_held = False
+        self._begin()
+
     async def close(self) -> None:
         """Let what is on its way have its outcome; nothing is repeated any more."""
         self._closing.set()
@@ -113,14 +123,14 @@ class Publications:
         self._count -= 1
 
     def _begin(self) -> None:
-        if self._turns.is_any_ready and len(self._lanes) < self._max_requests:
+        if self._turns.is_any_ready and not self._is_held and len(self._lanes) < self._max_requests:
             lane = asyncio.create_task(self._run_lane(), name="tidegate publications")
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)
 
     async def _run_lane(self) -> None:
         """One request after another, as long as something waits."""
-        while taken := self._turns.take():
+        while not self._is_held and (taken := self._turns.take()):
             self._begin()
             try:
                 await self._deliver(taken)

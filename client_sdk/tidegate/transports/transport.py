@@ -22,6 +22,10 @@ Receive = Callable[[Message], None]
 class Transport(Protocol):
     """A way to publish and to be told of messages."""
 
+    @property
+    def broker(self) -> Hashable:
+        """What tells one broker, or one bridge, from another, as far as it is known: its address."""
+
     async def connect(self) -> None:
         """Make the connection, or prove it; raises MQTTError where that fails."""
 
@@ -48,10 +52,6 @@ class Transport(Protocol):
 @runtime_checkable
 class SessionTransport(Transport, Protocol):
     """A way that has a session of its own with the broker, and so knows more."""
-
-    @property
-    def broker(self) -> Hashable:
-        """What tells one broker from another, as far as it is known: its address."""
 
     async def publish(self, message: Message, *, timeout_seconds: float | None = None) -> int:
         """``Transport.publish``, within a time of its own."""
