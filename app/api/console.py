@@ -17,6 +17,7 @@ MEDIA_TYPES: Final = {
         (
             "access.js",
             "account.js",
+            "advice.js",
             "details.js",
             "events.js",
             "feed.js",

@@ -5,6 +5,7 @@ Rule 2: docs/README.md is the index, and the navigation is made from its lists: 
 fails the build.
 Rule 3: every link and anchor inside the repository has to lead somewhere; the builder's warnings are errors.
 Rule 4: the site loads nothing from another host.
+Rule 5: it works from the disk, without a server.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ html_title = "Tidegate"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+html_show_search_summary = False  # a summary is fetched, which no browser does for a page opened as a file
 html_additional_pages = {"index": "first.html"}
 templates_path = ["templates"]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from playwright.sync_api import expect
 
+from tests.support.browser import running_browser
 from tests.support.command import ROOT
 from tests.support.markdown import DOCS, INDEX, links, pages
 
@@ -56,6 +58,24 @@ def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
     """No script, no style, no font, no picture."""
     for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
         assert [] == LOADED.findall(path.read_text(encoding="utf-8")), path
+
+
+def test_it_is_read_and_searched_from_the_disk(site: Path) -> None:
+    """Opened as files, without a server: the first page leads to the index, and a search leads to pages."""
+    with running_browser() as browser:
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto((site / "index.html").as_uri())
+        expect(page.get_by_role("heading", name="Tidegate", level=1)).to_be_visible()
+        search = page.locator("input[name=q]:visible")
+        search.fill("retained")
+        search.press("Enter")
+        expect(page.get_by_text("Search finished, found")).to_be_visible()
+        page.locator("ul.search").get_by_role("link", name="Configuration", exact=True).click()
+        expect(page.get_by_role("heading", name="Configuration", level=1)).to_be_visible()
+        assert [] == complaints
 
 
 def test_every_page_is_in_the_navigation() -> None:

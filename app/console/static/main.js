@@ -2,6 +2,7 @@
 
 import { Access, narrowed } from "./access.js";
 import { Account } from "./account.js";
+import { advise } from "./advice.js";
 import { Details } from "./details.js";
 import { Feed } from "./feed.js";
 import { clearRetained, preparePublishing } from "./publish.js";
@@ -13,10 +14,6 @@ const STATUS_MS = 5_000;
 const MAX_LOG = 200;
 /** Messages kept while paused; beyond it the oldest go, and are counted. */
 const MAX_HELD = 20_000;
-/** Filters that are offered where nothing is followed. */
-const MAX_OFFERS = 6;
-/** What a bridge that asks nobody is for: trying out. The made-up sensors of `tidegate dev` are in both. */
-const ANYBODYS = ["demo/#", "#"];
 
 const get = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
@@ -133,7 +130,7 @@ function signOut() {
 
 access.addEventListener("needed", (event) => {
   feed.stop("signed out");
-  advise();
+  advise(access, feed.filters, get, followOffered);
   tellBroker("idle", "broker unknown");
   account.ask(/** @type {CustomEvent} */ (event).detail);
 });
@@ -147,7 +144,7 @@ access.addEventListener("changed", () => {
   note("");
   account.draw();
   get("try").textContent = samples();
-  advise();
+  advise(access, feed.filters, get, followOffered);
   if (feed.isOver) feed.resume();
   lookAtBroker();
 });
@@ -221,40 +218,15 @@ function follow(filters, whyNotOthers = []) {
       return chip;
     }),
   );
-  advise();
+  advise(access, feed.filters, get, followOffered);
   remember();
 }
 
-/** Say what to do while there is no topic to show, and offer filters where none is followed. */
-function advise() {
-  const { principal, isNeeded } = access;
-  const isOpen = principal?.source === "none";
-  const granted = isOpen ? ANYBODYS : [...new Set(principal?.subscribe.map((each) => each.filter))];
-  const offers = feed.filters.length || isNeeded ? [] : granted.slice(0, MAX_OFFERS);
-  get("next").textContent = isNeeded
-    ? "Sign in, by the button at the top of the page, to see what you may follow."
-    : feed.filters.length
-      ? "Nothing has come yet. Topics show here as soon as a message does."
-      : principal !== null && granted.length === 0
-        ? "Nothing is granted to you to follow: whoever runs the bridge gives out grants."
-        : `Follow a filter to watch its topics here: type one above${offers.length ? ", or begin with" : "."}`;
-  get("offers").hidden = offers.length === 0;
-  get("offers").replaceChildren(...offers.map(offered));
-}
-
 /** @param {string} filter */
-function offered(filter) {
-  const button = document.createElement("button");
-  const name = document.createElement("code");
-  name.textContent = filter;
-  button.type = "button";
-  button.append("Follow ", name);
-  button.addEventListener("click", () => {
-    follow([filter]);
-    // The button is gone; where the keyboard was, there is the way back.
-    get("chips").querySelector("button")?.focus();
-  });
-  return button;
+function followOffered(filter) {
+  follow([filter]);
+  // The button that was pressed is gone; where the keyboard was, there is the way back.
+  get("chips").querySelector("button")?.focus();
 }
 
 /** The filters and the topic shown stand in the address, so that a reload or a link keeps them. */
