@@ -18,6 +18,7 @@ from tests.support.packets import PacketType
 from tests.support.strict_broker import StrictBroker
 from tidegate import (
     AsyncPublisher,
+    AsyncSubscriber,
     Message,
     Publisher,
     QueueFullError,
@@ -30,6 +31,7 @@ from tidegate.beginnings import Beginning
 from tidegate.connection import ConnectOptions
 from tidegate.decorators import disconnect_all
 from tidegate.memory import MemoryBroker
+from tidegate.transports.bridge import BridgeTransport
 from tidegate.transports.direct import DirectTransport
 
 ROUNDS = range(10)
@@ -205,6 +207,28 @@ async def test_the_time_of_a_publish_counts_while_it_waits() -> None:
     assert await sent < 0x80
     assert [each.payload for each in broker.published] == [b"2"]
     await transport.close()
+
+
+async def test_a_request_under_way_takes_nothing_that_waits(fresh_mosquitto: Mosquitto) -> None:
+    """Through a bridge, what waits for a handler does not leave behind what was on its way already."""
+    got: list[str] = []
+    async with AsyncSubscriber(fresh_mosquitto.url) as witness, AsyncPublisher(fresh_mosquitto.url) as device:
+        await witness.subscribe("begun/#", lambda topic, _: got.append(topic), qos=2)
+        with running_bridge(fresh_mosquitto.url) as bridge:
+            transport = BridgeTransport(bridge.url)
+            first = asyncio.ensure_future(transport.publish(Message("begun/first", b"1", 1)))
+            await asyncio.sleep(0)
+            beginning = Beginning(transport.broker)
+            second = asyncio.ensure_future(transport.publish(Message("begun/second", b"2", 1)))
+            await first
+            for _ in range(20):
+                await transport.connect()
+            await device.publish("begun/between", 3)
+            beginning.end()
+            await second
+            await asyncio.to_thread(wait_until, lambda: len(got) == 3)
+            await transport.close()
+    assert got == ["begun/first", "begun/between", "begun/second"]
 
 
 async def test_a_handler_elsewhere_is_not_waited_for() -> None:
