@@ -34,6 +34,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from app.api.output.security_headers import SECURITY_HEADERS
 from app.connections.head_bounds import HeadBounds
 from app.connections.http import BoundedProtocol, BridgeConfig
+from app.connections.open_files import raise_file_limit
 from app.connections.websocket import BoundedWebSocketProtocol
 from app.settings import Settings
 
@@ -265,6 +266,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     """
     listening = listen(settings.host, settings.port)
     warn_if_insecure(settings, url_of(listening))
+    raise_file_limit(settings.max_connections)
 
     def begin() -> None:
         spare_the_collector()

@@ -8,6 +8,8 @@ Rules:
    ``trouble`` says why, and the new one is tried again and again.
 3. At the start there is none to stay, so dates are only warned of: the broker decides.
 4. What was recorded is remembered by this process alone. After a restart, what is mounted is what counts.
+5. Where a version brings no authority, those that the settings name vouch for the broker. Where it does, its
+   own do, and no other.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn
@@ -34,7 +37,7 @@ from app.credentials.store import (
     revision_of,
 )
 from app.credentials.watching import POLL_SECONDS, wake_ups
-from tidegate.bundles import Bundle
+from tidegate.bundles import Bundle, Certificate
 from tidegate.errors import TLSError
 
 logger = logging.getLogger("tidegate.credentials")
@@ -56,6 +59,7 @@ class MountedStore:
         key_setting: what an error's text calls that.
         poll_seconds: how soon a change is seen that the file system does not tell of.
         intake: what reads it.
+        authorities: what vouches for the broker where the Secret has none.
     """
 
     is_writable = False
@@ -68,6 +72,7 @@ class MountedStore:
         key_setting: str = "passphrase",
         poll_seconds: float = POLL_SECONDS,
         intake: Intake | None = None,
+        authorities: Sequence[Certificate] = (),
     ) -> None:
         self.name = name_of_mount(path)
         self.trouble: str | None = None
@@ -76,6 +81,7 @@ class MountedStore:
         self._key_setting = key_setting
         self._poll_seconds = poll_seconds
         self._intake = Intake() if intake is None else intake
+        self._authorities = tuple(authorities)
         self._lock = asyncio.Lock()
         self._seen: _Traces | None = None
         self._newest: Credential | None = None
@@ -193,11 +199,20 @@ class MountedStore:
         self.trouble = None
         for warning in taken.warnings:
             logger.warning("%s", warning)
-        revision = revision_of(taken.bundle)
+        bundle = taken.bundle
+        if not bundle.authorities:
+            bundle = replace(bundle, authorities=self._authorities)
+        elif self._authorities and self._newest is None:
+            logger.warning(
+                "TIDEGATE_BROKER_CA_FILE is not used: the Secret at %s has an authority of its own; put the "
+                "broker's into it too, under any other name",
+                self._path,
+            )
+        revision = revision_of(bundle)
         if self._newest is not None and revision == self._newest.revision:
             return
         stored_at = datetime.fromtimestamp(max(each[2] for each in traces[1]) / 1e9, UTC)
-        self._newest = Credential(self.name, taken.bundle, revision, stored_at)
+        self._newest = Credential(self.name, bundle, revision, stored_at)
         logger.info(
             "the credential %s has the version %s, mounted at %s", self.name, revision[:12], self._path
         )

@@ -4,8 +4,8 @@ Rules:
 
 1. A key that is not known costs the same comparison as one that is; neither the time nor the answer tells
    whether an id exists.
-2. One key has one principal for as long as its record says the same. When the record changes, what was begun
-   with the old one ends.
+2. One key has one principal for as long as its record allows the same. When that changes, what was begun
+   with the old one ends. An end that moves changes nothing until it comes.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ApiKeys:
         return key.principal
 
     def why_ended(self, principal: Principal) -> Ended | None:
-        """Whether a key's record is gone, revoked or changed."""
+        """Whether a key's record is gone, revoked, or allows something else."""
         if principal.source is not Source.API_KEY:
             return None
         key = self._file.value.get(principal.credential_id or "")
@@ -119,14 +119,16 @@ def watched_keys(file: Path) -> WatchedFile[Keys]:
 
 def _key(record: KeyRecord, before: Keys) -> _Key:
     old = before.get(record.id)
+    expires_at = None if record.expires_at is None else record.expires_at.timestamp()
     if old is not None and old.record.allows == record.allows:
+        old.principal.move_end(expires_at)
         return _Key(record, old.digest, old.principal)
     principal = Principal(
         record.name,
         Source.API_KEY,
         Grants(record.publish, record.subscribe, subject=record.name),
         record.scopes,
-        None if record.expires_at is None else record.expires_at.timestamp(),
+        expires_at,
         record.id,
     )
     return _Key(record, record.digest, principal)

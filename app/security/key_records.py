@@ -71,8 +71,8 @@ class KeyRecord(Record):
 
     @property
     def allows(self) -> tuple[Any, ...]:
-        """What it is worth; a comment is worth nothing."""
-        return (self.name, self.hash, self.publish, self.subscribe, self.scopes, self.expires_at)
+        """Whom it stands for and what that one may do; not until when, and a comment is worth nothing."""
+        return (self.name, self.hash, self.publish, self.subscribe, self.scopes)
 
 
 def make_key() -> tuple[str, str, str]:

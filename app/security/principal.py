@@ -39,7 +39,7 @@ class Principal:
         source: how that was shown.
         grants: the topics.
         scopes: what else it may do; names that the bridge does not know mean nothing.
-        expires_at: when it ends, in seconds since 1970; None where it does not by itself.
+        expires_at: when it ends, in seconds since 1970; None where it does not by itself; may move.
         credential_id: which key or token it was: the id of an API key, the ``jti`` of a JWT; never a secret.
         asked_by: of a ticket, the principal that asked for it.
         address: where the request came from, of a bridge without authentication; else empty.
@@ -66,6 +66,14 @@ class Principal:
     def bounded_as(self) -> str:
         """Whose bounds count: its own, and without authentication those of the address."""
         return f"{(self.asked_by or self).source.value}:{self.address or self.subject}"
+
+    def move_end(self, expires_at: float | None) -> None:
+        """Let it end at another time, and whatever it holds with it.
+
+        Args:
+            expires_at: in seconds since 1970; None where it is not to end by itself.
+        """
+        object.__setattr__(self, "expires_at", expires_at)
 
     def has_expired(self) -> bool:
         """Whether its time is over."""

@@ -15,7 +15,7 @@ import pytest
 from app.problems import ProblemError, ProblemType
 from app.security import api_keys as module
 from app.security.api_keys import ApiKeys, watched_keys
-from app.security.authentication import Ended
+from app.security.authentication import Authentication, Ended
 from app.security.grants import Grant
 from app.security.key_records import KeyRecord, hash_of, make_key, rewritten_keys, split_key
 from app.security.principal import Source
@@ -158,7 +158,6 @@ async def test_an_expired_key_is_refused(tmp_path: Path) -> None:
         {"scopes": frozenset()},
         {"hash": "sha256:" + "0" * 64},
         {"name": "other"},
-        {"expires_at": datetime.now(UTC) + timedelta(days=3650)},
     ],
     ids=",".join,
 )
@@ -176,6 +175,26 @@ def test_a_changed_record_ends_what_was_begun(tmp_path: Path, changes: dict[str,
     change_key(file, key_id, **changes)
     watched.look()
     assert Ended.REVOKED is way.why_ended(principal)
+
+
+def test_an_end_that_moves_ends_what_was_begun_when_it_comes(tmp_path: Path) -> None:
+    """Sooner, later or not at all; what was begun goes on until then, and has expired afterwards."""
+    file = tmp_path / "keys.yaml"
+    text, key_id = add_key(file, expires_at=datetime.now(UTC) + timedelta(days=1))
+    way, watched = way_of(file)
+    authentication = Authentication([way])
+    principal = way.recall(request(text))
+    assert principal is not None
+    for end in (datetime.now(UTC) + timedelta(hours=1), None, datetime.now(UTC) + timedelta(days=9)):
+        change_key(file, key_id, expires_at=end)
+        watched.look()
+        assert principal is way.recall(request(text))
+        assert (None if end is None else end.timestamp()) == principal.expires_at
+        assert authentication.why_ended(principal) is None
+    change_key(file, key_id, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    watched.look()
+    assert way.recall(request(text)) is None
+    assert Ended.EXPIRED is authentication.why_ended(principal)
 
 
 def test_a_removed_key_ends_what_was_begun(tmp_path: Path) -> None:
@@ -344,6 +363,27 @@ def test_a_stream_ends_with_its_key(mosquitto: Mosquitto, tmp_path: Path) -> Non
         change_key(file, key_id, revoked_at=datetime.now(UTC))
         stream.read_to_end()
         assert {"reason": "token_revoked", "may_reconnect": False} == stream.events[-1].json
+
+
+def test_a_stream_of_a_replaced_key_lasts_as_long_as_the_key(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """After 'rotate --overlap' the old key's stream goes on, and ends at the old key's new end."""
+    file = tmp_path / "keys.yaml"
+    text, key_id = add_key(file, publish=(Grant("keys/#"),), subscribe=(Grant("keys/#"),))
+    settings = {"TIDEGATE_API_KEYS_FILE": str(file)}
+    headers = {"Authorization": f"Bearer {text}"}
+    with (
+        running_bridge(mosquitto.url, api_keys_file=file) as bridge,
+        RawStream(bridge.port, "keys/#", token=text) as stream,
+    ):
+        rotated = run_command("key", "rotate", "line-4", "--overlap", "1d", settings=settings)
+        successor = rotated.stdout.strip()
+        wait_until(lambda: publish(bridge, successor).status_code == 200)
+        assert bridge.client.get("/v1/principal", headers=headers).json()["expires_at"] is not None
+        stream.read_messages(1)
+        change_key(file, key_id, expires_at=datetime.now(UTC) + timedelta(seconds=2))
+        stream.read_to_end()
+        assert {"reason": "token_expired", "may_reconnect": False} == stream.events[-1].json
+        assert "expired at" in publish(bridge, text).json()["detail"]
 
 
 def publish(bridge: Bridge, key: str, topic: str = "keys/line-4/a") -> Any:

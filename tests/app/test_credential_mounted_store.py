@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
+from pydantic import SecretStr
 
 from app.credentials.intake import Intake, Taken
 from app.credentials.mounted_store import MountedStore, name_of_mount
+from app.credentials.opening import open_store
 from app.credentials.store import (
     HISTORY,
     Change,
@@ -24,11 +26,13 @@ from app.credentials.store import (
     is_credential_name,
     revision_of,
 )
-from tests.support.bundles import DEVICE, DIRECT, INTERMEDIATE, ROOT, subjects
+from app.settings import Settings
+from tests.support.bundles import DEVICE, DIRECT, INTERMEDIATE, OTHER_ROOT, ROOT, subjects
 from tests.support.credentials import NEVER_POLLS, activation, one
 from tests.support.issued import NOW, Issued, issue
 from tests.support.mounted_secret import MountedSecret
 from tidegate import TLSError
+from tidegate.errors import ConfigurationError
 
 SECONDS = 30.0
 RENEWED = issue("device-8", ROOT)
@@ -113,6 +117,41 @@ async def test_a_folder_without_links_is_read_too(tmp_path: Path) -> None:
     assert ("CN=device-7", ["CN=Plant Issuer"], ["CN=Plant Root"]) == subjects(
         (await store.read("tls")).bundle
     )
+
+
+async def test_other_authorities_count_where_the_secret_has_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of the Secret win once it has some; at the start it is told that the others are not used."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(OTHER_ROOT.pem)
+    secret = MountedSecret(tmp_path / "tls", tls__crt=RENEWED.pem, tls__key=RENEWED.key())
+    settings = Settings(
+        broker_url=SecretStr("mqtts://broker"), broker_ca_file=file, credentials_mount=secret.path
+    )
+    store = open_store(settings)
+    assert store is not None
+    first = await store.read("tls")
+    assert ("CN=device-8", [], ["CN=Cloud Root"]) == subjects(first.bundle)
+    assert revision_of(first.bundle) == first.revision
+    assert "is not used" not in caplog.text
+    secret.swap(**secret_of(RENEWED))
+    assert ("CN=device-8", [], ["CN=Plant Root"]) == subjects((await store.read("tls")).bundle)
+    again = open_store(settings)
+    assert again is not None
+    assert ("CN=device-8", [], ["CN=Plant Root"]) == subjects((await again.read("tls")).bundle)
+    assert 1 == caplog.text.count("TIDEGATE_BROKER_CA_FILE is not used: the Secret at")
+
+
+def test_other_authorities_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    """With the setting that names them."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(b"nothing")
+    settings = Settings(
+        broker_url=SecretStr("mqtts://broker"), broker_ca_file=file, credentials_mount=tmp_path
+    )
+    with pytest.raises(ConfigurationError, match=r"^TIDEGATE_BROKER_CA_FILE: "):
+        open_store(settings)
 
 
 async def test_a_swap_is_told_and_read(secret: MountedSecret) -> None:

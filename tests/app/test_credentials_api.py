@@ -382,6 +382,17 @@ def test_a_broker_without_tls_takes_no_credential(mosquitto: Mosquitto, plant: P
         assert (422, "invalid-body") == problem(bridge, "POST", "/v1/credentials/a/test")
 
 
+def test_a_mounted_secret_without_an_authority(broker: Mosquitto, plant: Plant, tmp_path: Path) -> None:
+    """The file that the settings name vouches for the broker."""
+    parts = plant.parts(plant.device("device-one"))
+    del parts["ca"]
+    mount(tmp_path, "one", parts)
+    with running_bridge(broker.url, credentials_mount=tmp_path, broker_ca_file=plant.files.ca) as bridge:
+        wait_until(lambda: bridge.client.get("/readyz").status_code == 200)
+        told = bridge.client.get("/v1/status").json()["tls"]
+        assert "CN=device-one" == told["certificate"]["subject"]
+
+
 def test_a_mounted_secret(broker: Mosquitto, plant: Plant, tmp_path: Path) -> None:
     """It is in use from the start, is renewed by a swap of ..data, and cannot be written over HTTP."""
     mount(tmp_path, "one", plant.parts(plant.device("device-one")))
