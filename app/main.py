@@ -119,6 +119,7 @@ def _add_collector(
         parts.audit.refusals,
         parts.settings,
         http_counts,
+        parts.redis,
     )
     app.state.collector.days_left = parts.in_use.credential_days
 

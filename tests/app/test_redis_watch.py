@@ -13,6 +13,7 @@ from redis import Redis
 
 from app.redis_watch import RedisWatch
 from tests.support.bridge import Bridge, running_bridge, wait_until
+from tests.support.metrics import scrape
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import LOOPBACK
 from tests.support.valkey import Valkey
@@ -75,6 +76,30 @@ def test_that_it_goes_away_is_told_to_a_bridge_that_nobody_uses(
         assert AWAY not in caplog.text
         fresh_valkey.kill()
         wait_until(lambda: AWAY in caplog.text)
+
+
+def is_up(bridge: Bridge) -> float | None:
+    """The gauge; None where there is none."""
+    return scrape(bridge.url).get("tidegate_redis_up", {}).get(frozenset())
+
+
+def test_the_gauge_follows_it(mosquitto: Mosquitto, fresh_valkey: Valkey) -> None:
+    """The first use that fails turns it to 0, without one a probe does; and a probe turns it back to 1."""
+    with running_bridge(mosquitto.url, redis_url=fresh_valkey.url) as bridge:
+        wait_until(lambda: is_up(bridge) == 1)
+        fresh_valkey.kill()
+        assert 503 == publish(bridge)
+        assert 0 == is_up(bridge)
+        fresh_valkey.start()
+        wait_until(lambda: is_up(bridge) == 1)
+        fresh_valkey.pause()
+        wait_until(lambda: is_up(bridge) == 0)
+
+
+def test_a_bridge_that_shares_nothing_has_no_gauge(mosquitto: Mosquitto) -> None:
+    """Zero would raise an alert."""
+    with running_bridge(mosquitto.url) as bridge:
+        assert is_up(bridge) is None
 
 
 def test_a_ticket_that_is_refused_tells_of_it(
