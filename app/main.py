@@ -132,7 +132,13 @@ def _include_routers(app: FastAPI, parts: Parts) -> None:
     app.include_router(health_router)
     app.include_router(
         status.create_router(
-            parts.link, parts.hub, parts.requests.counts, parts.methods, parts.schemas, parts.in_use
+            parts.link,
+            parts.hub,
+            parts.requests.counts,
+            parts.methods,
+            parts.schemas,
+            parts.in_use,
+            parts.redis,
         )
     )
     app.include_router(principal.router)

@@ -97,9 +97,19 @@ def test_the_gauge_follows_it(mosquitto: Mosquitto, fresh_valkey: Valkey) -> Non
 
 
 def test_a_bridge_that_shares_nothing_has_no_gauge(mosquitto: Mosquitto) -> None:
-    """Zero would raise an alert."""
+    """Zero would raise an alert; in the status, null says so."""
     with running_bridge(mosquitto.url) as bridge:
         assert is_up(bridge) is None
+        assert bridge.client.get("/v1/status").json()["redis"] is None
+
+
+def test_the_status_follows_it(mosquitto: Mosquitto, fresh_valkey: Valkey) -> None:
+    """It says whether the server can be used, and not where it is."""
+    with running_bridge(mosquitto.url, redis_url=fresh_valkey.url) as bridge:
+        wait_until(lambda: bridge.client.get("/v1/status").json()["redis"] == {"connected": True})
+        fresh_valkey.kill()
+        assert 503 == publish(bridge)
+        assert {"connected": False} == bridge.client.get("/v1/status").json()["redis"]
 
 
 def test_a_ticket_that_is_refused_tells_of_it(
