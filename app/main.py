@@ -119,6 +119,7 @@ def _add_collector(
         parts.audit.refusals,
         parts.settings,
         http_counts,
+        parts.redis,
     )
     app.state.collector.days_left = parts.in_use.credential_days
 
@@ -131,7 +132,13 @@ def _include_routers(app: FastAPI, parts: Parts) -> None:
     app.include_router(health_router)
     app.include_router(
         status.create_router(
-            parts.link, parts.hub, parts.requests.counts, parts.methods, parts.schemas, parts.in_use
+            parts.link,
+            parts.hub,
+            parts.requests.counts,
+            parts.methods,
+            parts.schemas,
+            parts.in_use,
+            parts.redis,
         )
     )
     app.include_router(principal.router)

@@ -34,6 +34,7 @@ from app.tracing.choice import MISSING, is_wanted, load_tracing
 from tidegate.connection import Connect
 
 if TYPE_CHECKING:
+    from app.redis_watch import RedisWatch
     from app.tracing.spans import Tracing
 
 logger = logging.getLogger("tidegate")
@@ -58,6 +59,7 @@ class Parts:
     gate: Gate
     requests: Requests
     idempotency: Idempotency
+    redis: RedisWatch | None
     tracing: Tracing | None
 
     @asynccontextmanager
@@ -65,6 +67,8 @@ class Parts:
         """Start every part that runs; end them in the reverse of who needs whom."""
         if self.tracing is None and is_wanted(os.environ):
             logger.warning(MISSING)
+        if self.redis is not None:
+            self.redis.start()
         self.methods.start()
         self.link.use(await self.in_use.begin())
         await self.link.start()
@@ -80,6 +84,8 @@ class Parts:
             await self.idempotency.close()
             await self.holdings.close()
             await self.methods.close()
+            if self.redis is not None:
+                await self.redis.close()
             self.audit.close()
             if self.tracing is not None:
                 await self.tracing.close()
@@ -104,7 +110,8 @@ def make_parts(
         ConfigurationError: a file or a key that the settings name cannot be used.
     """
     tracing = load_tracing(os.environ) if tracing is None else tracing
-    tickets = Tickets(_ticket_store(settings))
+    redis = _redis(settings)
+    tickets = Tickets(_ticket_store(settings, redis))
     given = authentication_of(settings) if authentication is None else authentication
     methods = given.with_tickets(tickets)
     audit = Audit(
@@ -137,7 +144,8 @@ def make_parts(
         holdings=Holdings(methods, max_streams=settings.max_streams_per_principal, throttled=audit.throttled),
         gate=gate,
         requests=Requests(gate, hub, settings),
-        idempotency=Idempotency(_store(settings), wait_seconds=settings.publish_timeout_seconds),
+        idempotency=Idempotency(_store(settings, redis), wait_seconds=settings.publish_timeout_seconds),
+        redis=redis,
         tracing=tracing,
     )
 
@@ -163,19 +171,26 @@ def _load_schemas(file: Path) -> Schemas:
     return load_schemas(file)
 
 
-def _ticket_store(settings: Settings) -> TicketStore:
+def _redis(settings: Settings) -> RedisWatch | None:
     url = settings.redis_url.get_secret_value()
     if not url:
+        return None
+    from app.redis_watch import RedisWatch  # noqa: PLC0415 - loaded where it is used
+
+    return RedisWatch(url)
+
+
+def _ticket_store(settings: Settings, redis: RedisWatch | None) -> TicketStore:
+    if redis is None:
         return MemoryTicketStore()
     from app.security.tickets_redis import RedisTicketStore  # noqa: PLC0415 - loaded where it is used
 
-    return RedisTicketStore(url)
+    return RedisTicketStore(settings.redis_url.get_secret_value(), lost=redis.lost)
 
 
-def _store(settings: Settings) -> Store:
-    url = settings.redis_url.get_secret_value()
+def _store(settings: Settings, redis: RedisWatch | None) -> Store:
     window_seconds = settings.idempotency_window_seconds
-    if not url:
+    if redis is None:
         return MemoryStore(
             window_seconds=window_seconds,
             max_keys=settings.idempotency_max_keys,
@@ -187,4 +202,5 @@ def _store(settings: Settings) -> Store:
     )
 
     lease_seconds = settings.publish_timeout_seconds + LEASE_MARGIN_SECONDS
-    return RedisStore(url, window_seconds=window_seconds, lease_seconds=lease_seconds)
+    url = settings.redis_url.get_secret_value()
+    return RedisStore(url, window_seconds=window_seconds, lease_seconds=lease_seconds, lost=redis.lost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,9 @@ from app.problems import ProblemType, documented
 from app.publishing.replies import ReplyCounts
 from app.publishing.schemas import Schemas
 from app.security.authentication import Authentication
+
+if TYPE_CHECKING:
+    from app.redis_watch import RedisWatch
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
@@ -155,6 +158,15 @@ class AuthenticationStatus(BaseModel):
     )
 
 
+class RedisStatus(BaseModel):
+    """The Redis or Valkey that replicas share (`TIDEGATE_REDIS_URL`)."""
+
+    connected: bool = Field(
+        description="Whether it can be used. While not, requests with an `Idempotency-Key`, and those for a "
+        "ticket or with one, are refused."
+    )
+
+
 class Status(BaseModel):
     """Where a bridge stands."""
 
@@ -175,6 +187,7 @@ class Status(BaseModel):
                     },
                     "tls": None,
                     "authentication": {"required": True, "faults": []},
+                    "redis": {"connected": True},
                     "streams": {"open": 12, "ended": {"client_left": 12}, "kept_messages": 4096},
                     "schemas": None,
                     "requests": {
@@ -195,6 +208,7 @@ class Status(BaseModel):
     broker: BrokerStatus
     tls: TlsStatus | None = Field(description="Null for a connection without TLS.")
     authentication: AuthenticationStatus
+    redis: RedisStatus | None = Field(description="Null where none is set.")
     streams: StreamsStatus
     schemas: SchemasStatus | None = Field(description="Null where no schemas are set.")
     requests: RequestsStatus
@@ -211,9 +225,10 @@ def create_router(
     authentication: Authentication,
     schemas: Schemas | None,
     in_use: CredentialInUse,
+    redis: RedisWatch | None,
 ) -> APIRouter:
-    """The call, for one broker link, its hub, its callers, what became of requests, its schemas, and what the
-    bridge connects with.
+    """The call, for one broker link, its hub, its callers, what became of requests, its schemas, what the
+    bridge connects with, and what replicas share.
     """
     router = APIRouter(tags=["status"])
 
@@ -234,6 +249,7 @@ def create_router(
             authentication=AuthenticationStatus(
                 required=authentication.is_required, faults=authentication.faults
             ),
+            redis=None if redis is None else RedisStatus(connected=redis.is_up),
             streams=StreamsStatus(
                 open=hub.listeners,
                 ended={reason.reason: count for reason, count in hub.ended.items()},

@@ -10,7 +10,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -35,6 +35,9 @@ from app.publishing.replies import ReplyCounts
 from app.publishing.schemas import Schemas
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.redis_watch import RedisWatch
+
 MAX_CREDENTIALS: Final = 100
 SECONDS_A_DAY: Final = 86_400
 
@@ -57,6 +60,7 @@ class BridgeCollector(Collector):
         not_allowed: what else was refused to whom, as often as it was, by action.
         settings: the bounds.
         http: how HTTP requests were answered.
+        redis: whether what replicas share can be used; None where they share nothing.
 
     Attributes:
         days_left: gives the days until each credential's certificate ends, by the credential's name; those
@@ -75,8 +79,10 @@ class BridgeCollector(Collector):
         not_allowed: Mapping[str, int],
         settings: Settings,
         http: HttpCounts,
+        redis: RedisWatch | None,
     ) -> None:
         self._http = http
+        self._redis = redis
         self._link = link
         self._hub = hub
         self._publishes = publishes
@@ -110,6 +116,10 @@ class BridgeCollector(Collector):
         for name, days in soonest:
             remaining.add_metric((name,), days * SECONDS_A_DAY)
         yield remaining
+        if self._redis is not None:
+            yield GaugeMetricFamily(
+                "tidegate_redis_up", "Whether the Redis that replicas share can be used.", self._redis.is_up
+            )
 
 
 class Exposition:

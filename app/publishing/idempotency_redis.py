@@ -9,7 +9,7 @@ Rules:
 3. Ages are measured by the server's clock alone, from what is left of a key's life.
 4. A server that is away refuses claims, and nothing is sent. What became of a claim before is told when the
    server is back.
-5. The server's URL appears nowhere, and neither does a key.
+5. The server's URL appears nowhere, and neither does a key. That it is away is told by who hears of it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -29,8 +28,6 @@ from redis.exceptions import RedisError
 
 from app.problems import ProblemError, ProblemType
 from app.publishing.idempotency_store import HEADER, MAX_ANSWER_BYTES, Answer, Entry, State
-
-logger = logging.getLogger("tidegate.publishing")
 
 CALL_SECONDS: Final = 2.0
 """Bound on one call, with all that it takes to connect."""
@@ -80,11 +77,18 @@ class RedisStore:
         url: where the server is: ``redis://`` or ``rediss://``; it may hold a password.
         window_seconds: how long a finished entry is kept.
         lease_seconds: how long one is kept whose holder is gone; longer than a publish may take.
+        lost: hears of each call that failed.
         call_seconds: bound on one call.
     """
 
     def __init__(
-        self, url: str, *, window_seconds: float, lease_seconds: float, call_seconds: float = CALL_SECONDS
+        self,
+        url: str,
+        *,
+        window_seconds: float,
+        lease_seconds: float,
+        lost: Callable[[Exception], None],
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         self.memory = "shared"  # it outlives the bridge
         pool = BlockingConnectionPool.from_url(
@@ -107,7 +111,7 @@ class RedisStore:
         self._held: dict[bytes, tuple[bytes, Entry]] = {}
         self._owed: dict[bytes, tuple[bytes, Entry | None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._is_away = False
+        self._lost = lost
 
     @property
     def max_answer_bytes(self) -> int:
@@ -119,7 +123,7 @@ class RedisStore:
         try:
             found = await self._lease_or_tell(name, entry)
         except (OSError, RedisError) as error:
-            self._tell(error)
+            self._lost(error)
             self._owe(name, entry.holder, None)  # it may have been put all the same
             raise ProblemError(
                 ProblemType.IDEMPOTENCY_UNAVAILABLE,
@@ -190,7 +194,7 @@ class RedisStore:
                 life = self._life(entry)
                 await self._call(self._put, name, self._write(entry, life), life, b"1")
         except (OSError, RedisError) as error:
-            self._tell(error)
+            self._lost(error)
             if self._owed.get(holder) is owed:  # the others go first next time
                 self._owed[holder] = self._owed.pop(holder)
             return False
@@ -240,19 +244,7 @@ class RedisStore:
 
     async def _call(self, script: Any, name: bytes, *arguments: bytes | int) -> Any:
         async with asyncio.timeout(self._call_seconds):
-            answer = await script(keys=[_PREFIX + name], args=arguments)
-        if self._is_away:
-            self._is_away = False
-            logger.info("the store of idempotency keys answers again")
-        return answer
-
-    def _tell(self, error: Exception) -> None:
-        if not self._is_away:
-            self._is_away = True
-            logger.warning(
-                "the store of idempotency keys does not answer (%s): requests with a key are refused",
-                type(error).__name__,
-            )
+            return await script(keys=[_PREFIX + name], args=arguments)
 
     def _write(self, entry: Entry, life: int) -> bytes:
         answer = entry.answer

@@ -13,8 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Any, Final
 
@@ -25,8 +24,6 @@ from redis.exceptions import RedisError
 
 from app.problems import ProblemError, ProblemType
 from app.security.tickets import LIFETIME_SECONDS, MAX_BYTES, MAX_TICKETS, OF_ALL, SHARES, too_many
-
-logger = logging.getLogger("tidegate.security")
 
 CALL_SECONDS: Final = 2.0
 """Bound on one call, with all that it takes to connect."""
@@ -87,6 +84,7 @@ class RedisTicketStore:
 
     Args:
         url: where the server is: ``redis://`` or ``rediss://``; it may hold a password.
+        lost: hears of each call that failed.
         max_tickets: how many there may be, of all replicas together.
         max_bytes: how much they may hold.
         lifetime_seconds: how long they are kept.
@@ -97,6 +95,7 @@ class RedisTicketStore:
         self,
         url: str,
         *,
+        lost: Callable[[Exception], None],
         max_tickets: int = MAX_TICKETS,
         max_bytes: int = MAX_BYTES,
         lifetime_seconds: float = LIFETIME_SECONDS,
@@ -116,6 +115,7 @@ class RedisTicketStore:
         self._bounds = (max_tickets, max_bytes, max_tickets // SHARES, max_bytes // SHARES)
         self._life = round(lifetime_seconds * 1000)
         self._call_seconds = call_seconds
+        self._lost = lost
 
     async def put(self, name: bytes, value: bytes, owner: str) -> None:
         """``TicketStore.put``."""
@@ -143,7 +143,7 @@ class RedisTicketStore:
             async with asyncio.timeout(self._call_seconds):
                 return await call
         except (OSError, RedisError) as error:
-            logger.warning("the store of tickets does not answer: %s", type(error).__name__)
+            self._lost(error)
             raise ProblemError(
                 ProblemType.TICKETS_UNAVAILABLE,
                 "the store of tickets does not answer",

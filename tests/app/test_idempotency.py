@@ -38,7 +38,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         made = MemoryStore(window_seconds=60, max_keys=1000, max_bytes=1_000_000)
     else:
         url = request.getfixturevalue("valkey").url
-        made = RedisStore(url, window_seconds=60, lease_seconds=5)
+        made = RedisStore(url, window_seconds=60, lease_seconds=5, lost=lambda _: None)
     yield made
     await made.close()
 

@@ -405,7 +405,10 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
 
     def make(**bounds: Any) -> Tickets:
         store: TicketStore
-        store = MemoryTicketStore(**bounds) if valkey is None else RedisTicketStore(valkey.url, **bounds)
+        if valkey is None:
+            store = MemoryTicketStore(**bounds)
+        else:
+            store = RedisTicketStore(valkey.url, lost=lambda _: None, **bounds)
         made.append(Tickets(store))
         return made[-1]
 
@@ -449,7 +452,9 @@ async def test_of_many_who_ask_at_once_no_more_get_a_ticket_than_may(stores: Sto
 
 async def test_replicas_share_the_room_for_tickets(fresh_valkey: Valkey) -> None:
     """What one has given counts at the other, and is given back there."""
-    one, other = (Tickets(RedisTicketStore(fresh_valkey.url, max_tickets=10)) for _ in range(2))
+    one, other = (
+        Tickets(RedisTicketStore(fresh_valkey.url, lost=lambda _: None, max_tickets=10)) for _ in range(2)
+    )
     given = await one.issue(asking(), Purpose.WEBSOCKET, None, "one")
     with pytest.raises(ProblemError, match="1 tickets of yours"):
         await other.issue(asking(), Purpose.WEBSOCKET, None, "one")
@@ -461,8 +466,9 @@ async def test_replicas_share_the_room_for_tickets(fresh_valkey: Valkey) -> None
 
 async def test_shared_tickets_whose_time_is_over_make_room(fresh_valkey: Valkey) -> None:
     """In number and in bytes, their owner's and everybody's; and nothing is kept for ever."""
-    short = Tickets(RedisTicketStore(fresh_valkey.url, max_tickets=40, lifetime_seconds=0.001))
-    long = Tickets(RedisTicketStore(fresh_valkey.url, max_tickets=40))
+    bounds: dict[str, Any] = {"max_tickets": 40, "lost": lambda _: None}
+    short = Tickets(RedisTicketStore(fresh_valkey.url, **bounds, lifetime_seconds=0.001))
+    long = Tickets(RedisTicketStore(fresh_valkey.url, **bounds))
     await long.issue(asking(), Purpose.WEBSOCKET, None, "one")
     await short.issue(asking(), Purpose.WEBSOCKET, None, "one")
     for number in range(9):

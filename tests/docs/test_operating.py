@@ -18,6 +18,7 @@ from app.settings.sources import variable
 from tests.support.bridge import Bridge, running_bridge
 from tests.support.mosquitto import Mosquitto
 from tests.support.raw_stream import RawStream
+from tests.support.valkey import Valkey
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs/operating.md"
@@ -34,11 +35,11 @@ Exposed = dict[str, set[str]]
 
 
 @pytest.fixture(scope="module")
-def exposed(mosquitto: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Exposed:
+def exposed(mosquitto: Mosquitto, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Exposed:
     """The series of a real bridge after traffic of every sort: names, each with its labels."""
     file = tmp_path_factory.mktemp("operating") / "schemas.yaml"
     file.write_text('schemas:\n  - topics: "operating/typed"\n    schema: {type: integer}\n')
-    with running_bridge(mosquitto.url, schemas_file=file) as bridge:
+    with running_bridge(mosquitto.url, schemas_file=file, redis_url=valkey.url) as bridge:
         bridge.app.state.collector.days_left = lambda: {"plant": 30.0}
         bridge.app.state.refusals.count("expired")
         bridge.app.state.collector._not_allowed = {"publish": 1}

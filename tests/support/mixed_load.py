@@ -24,6 +24,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.raw_socket import RawSocket
 from tests.support.raw_stream import RawStream
 from tests.support.tls_brokers import make_plant
+from tests.support.valkey import Valkey
 from tests.support.websocket import SocketClient
 from tidegate.message import Message
 
@@ -70,6 +71,7 @@ def loaded_bridge(broker: Mosquitto, folder: Path) -> Iterator[MixedLoad]:
     monitor = principal(MONITOR, scopes=("metrics:read",))
     tokens = FixedTokens(worker=worker, monitor=monitor, hasty=principal(HASTY, subscribe=("load/#",)))
     with (
+        Valkey() as valkey,
         running_bridge(
             broker.url,
             authentication=Authentication([tokens]),
@@ -77,6 +79,7 @@ def loaded_bridge(broker: Mosquitto, folder: Path) -> Iterator[MixedLoad]:
             schemas_file=schemas,
             credentials_dir=folder / "store",
             credentials_key=Fernet.generate_key().decode(),
+            redis_url=valkey.url,
             max_in_flight=IN_FLIGHT,
             max_waiting=WAITING,
             publish_timeout_seconds=60.0,
